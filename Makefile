@@ -99,7 +99,7 @@ else
 endif
 
 # Unpacked, not installed: an installed server is a daemon, now and after every boot.
-SERVERS := prometheus haproxy keepalived etcd-client etcd-server bird2 exabgp python3-exabgp dnsmasq-base
+SERVERS := busybox-static openssh-server openssh-sftp-server prometheus haproxy keepalived etcd-client etcd-server bird2 exabgp python3-exabgp dnsmasq-base
 # What bird2 and keepalived load, and a host that has neither may lack.
 SERVERS += libglib2.0-0 libnl-3-200 libnl-genl-3-200 libpci3 libsensors5 libsnmp40 libssh-gcrypt-4 libwrap0
 SERVERS_UNPACKED := $(VENV)/servers
@@ -155,8 +155,8 @@ $(VENV)/.packages: $(STAMP)
 	@touch $@
 
 # What makes fresh systems, and what checks packages and manual pages.
-SYSTEM_TOOLS := lintian mandoc mmdebstrap rpm
-TESTS_IN_SYSTEMS := $(SUDO) env PYTHONDONTWRITEBYTECODE=1 \
+SYSTEM_TOOLS := debian-archive-keyring lintian mandoc mmdebstrap rpm
+TESTS_IN_SYSTEMS = $(SUDO) env CLONE="$(CLONE)" RELEASES="$(RELEASES)" PYTHONDONTWRITEBYTECODE=1 \
     $(BIN)/pytest --override-ini=addopts= --strict-markers --import-mode=importlib -p no:cacheprovider --timeout=3600
 
 system-tools: venv
@@ -166,7 +166,10 @@ system-tools: venv
 test-packages: system-tools $(VENV)/.packages ## install, upgrade and remove the packages in fresh Debian 12 and 13 systems
 	$(TESTS_IN_SYSTEMS) tests/systems/test_packages.py
 
-test-clone: system-tools ## run the demo and the fast tests from a clone in fresh systems that have only git and make
+# CLONE="demo test": these targets instead. RELEASES=trixie: only there.
+CLONE := demo test-fast
+
+test-clone: system-tools ## run targets from a clone in fresh Debian 12 and 13 systems that have only git and make
 	$(TESTS_IN_SYSTEMS) tests/systems/test_clone.py
 
 bench-startup: venv ## the time that lbctl takes to start, held against a trivial Typer program

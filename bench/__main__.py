@@ -11,6 +11,7 @@ of small and large machines can be compared. Writes one JSON document, from whic
 - growth: layouts of rules, by the number of services: load, change, list, memory, a new flow;
 - agent: what checking endpoints costs, and how soon rules follow a failure;
 - fleet (only if named): how soon a change in etcd is in the kernels of three balancers;
+- dsr (only if named): direct server return, per packet and under changes;
 - dialects (only if named): the same for each way in which this backend can write rules for the nft in PATH.
 """
 
@@ -30,6 +31,7 @@ from typing import Any
 import changes
 import checking
 import dialects
+import direct
 import growth
 import load
 import machine
@@ -45,10 +47,11 @@ PARTS: dict[str, Callable[[Size, Programs, Path], dict[str, Any]]] = {
     "growth": growth.part,
     "agent": checking.part,
     "fleet": spread.part,
+    "dsr": direct.part,
     "dialects": dialects.part,
 }
 #: Measured only if they are named: they decide something once, and are no figures of lbctl.
-ON_REQUEST = {"dialects", "fleet"}
+ON_REQUEST = {"dialects", "dsr", "fleet"}
 
 
 def prepare(folder: Path) -> None:

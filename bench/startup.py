@@ -3,9 +3,9 @@
     python bench/startup.py [RUNS]
 
 Whole processes, started alike and in turns, so that whatever else the machine does hits both sides; medians
-of CPU time, that of tools which are started included, and of the time that passes. `plan` and `status` ask the
-kernel of a private network namespace, which has the rules of the intent, and need root; without it they are
-left out. Exits with 1 if a command takes more than 1.5 times as long.
+of CPU time, that of tools which are started included, and of the time that passes. `plan` and `status` need
+root: they ask the kernel of a private network namespace, which has the rules of the intent. Exits with 1 if a
+command takes more than 1.5 times as long.
 """
 
 from __future__ import annotations

@@ -7,14 +7,10 @@ releases of a distribution, and outlives an upgrade from one to the next.
 
 from __future__ import annotations
 
-import filecmp
 import platform
-import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 #: The versions of Python that are served.
@@ -25,53 +21,45 @@ PLATFORMS = {
     for machine in ("x86_64", "aarch64")
 }
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
+#: What describes a package to `importlib.metadata`, and its licences. The rest is for pip.
+_METADATA = ("METADATA", "entry_points.txt")
 #: Only makes PyYAML faster, which works without; Debian wants libyaml as a package of its own.
 _LEFT_OUT = "yaml/_yaml.*"
-#: What describes a package to `importlib.metadata`, and its licences. The rest is about how pip installed it.
-_METADATA = ("METADATA", "entry_points.txt")
 
 
 def build(wheel: Path, site: Path) -> Path:
     """Return `site`, a new folder for `sys.path`, with a wheel of lbctl and its dependencies."""
-    site.mkdir()
+    wheels = site.with_suffix(".wheels")
     for version in PYTHONS:
-        with tempfile.TemporaryDirectory(dir=site.parent) as folder:
-            _install(Path(folder), version)
-            _merge(Path(folder), site)
-    with zipfile.ZipFile(wheel) as archive:
-        for name in archive.namelist():
-            if ".data/" not in name and _wanted(Path(name)):
-                archive.extract(name, site)
+        _download(wheels, version)
+    for file in (wheel, *sorted(wheels.iterdir())):
+        with zipfile.ZipFile(file) as archive:
+            for name in archive.namelist():
+                if not name.endswith("/") and _wanted(Path(name)):
+                    _add(archive.read(name), site / name)
     return site
 
 
-def _install(folder: Path, version: str) -> None:
+def _download(wheels: Path, version: str) -> None:
+    """Fetch the wheels for a version of Python, with the hashes that are known of them."""
     platforms = (f"--platform={name}" for name in PLATFORMS[platform.machine()])
-    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps", "--require-hashes")
+    pip = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes")
     kind = ("--only-binary=:all:", "--implementation=cp", f"--python-version={version}")
-    subprocess.run(
-        [*pip, *kind, *platforms, f"--target={folder}", f"--requirement={REQUIREMENTS}"], check=True
-    )
+    subprocess.run([*pip, *kind, *platforms, f"--dest={wheels}", f"--requirement={REQUIREMENTS}"], check=True)
 
 
-def _merge(new: Path, site: Path) -> None:
-    """Add files to those of other versions of Python; raises `SystemExit` if one differs."""
-    for file in _files(new):
-        target = site / file.relative_to(new)
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, target)
-        elif not filecmp.cmp(file, target, shallow=False):
-            sys.exit(f"{file.relative_to(new)} is not the same for each version of Python")
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (file for file in folder.rglob("*") if file.is_file() and _wanted(file.relative_to(folder)))
+def _add(contents: bytes, file: Path) -> None:
+    """Write a file; raises `SystemExit` if it is there and differs, e.g. for another version of Python."""
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(contents)
+    elif file.read_bytes() != contents:
+        sys.exit(f"{file} is not the same for each version of Python")
 
 
 def _wanted(path: Path) -> bool:
-    """True if a file of an installed package belongs into the environment: modules, not programs."""
+    """True if a file of a wheel belongs into the environment: modules, not programs."""
     first, *rest = path.parts
-    if not first.endswith(".dist-info"):
-        return first != "bin" and not path.match(_LEFT_OUT)
-    return rest[0] in _METADATA or rest[0].upper().startswith("LICEN") or rest[0] == "licenses"
+    if first.endswith(".dist-info"):
+        return rest[0] in _METADATA or rest[0].upper().startswith("LICEN")
+    return not first.endswith(".data") and not path.match(_LEFT_OUT)

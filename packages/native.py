@@ -50,7 +50,7 @@ def build(kind: str, site: Path, source: Path, output: Path) -> Path:
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder, "tree")
         _fill(tree, kind, site, source, version)
-        _date(tree)
+        _settle(tree)
         settings = {
             "TREE": str(tree),
             "SCRIPTS": str(HERE / kind),
@@ -128,10 +128,12 @@ def _documents(folder: Path, kind: str, source: Path, version: str) -> None:
         shutil.copytree(source / "examples" / name, folder / "examples" / name)
 
 
-def _date(tree: Path) -> None:
-    """Give all that is in a tree the time of the source."""
+def _settle(tree: Path) -> None:
+    """Give all that is in a tree the time of the source, and modes that do not depend on who builds."""
     time = int(os.environ["SOURCE_DATE_EPOCH"])
     for path in (tree, *tree.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
         os.utime(path, (time, time), follow_symlinks=False)
 
 

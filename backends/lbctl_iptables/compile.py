@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from lbctl.errors import Unsupported
-from lbctl.model import Family, Item, Program, Scheduler, SourceNat, guarded, hidden
+from lbctl.model import Family, Forward, Item, Program, Scheduler, SourceNat, guarded, hidden
 from lbctl.spi import require_service
 from lbctl_iptables import dialect, find, layout, pick, recent, spelling
 from lbctl_iptables.dialect import Feature
@@ -54,6 +54,9 @@ def compile_intent(
 
 def _require(service: Service, capabilities: Capabilities) -> None:
     _require_release(service, dialect.lacking(capabilities.dialect), remap=capabilities.remap)
+    if service.forward not in capabilities.forwards:
+        # Named before what a user could consent to.
+        require_service(service, capabilities, backend=layout.NAME)
     if service.scheduler is Scheduler.MAGLEV and not capabilities.remap:
         raise _unsupported(service, "scheduler maglev")
     if service.scheduler is Scheduler.SOURCE_HASH and not capabilities.remap:
@@ -61,6 +64,14 @@ def _require(service: Service, capabilities: Capabilities) -> None:
             if not pick.has_same_hash(service, family):
                 raise _unsupported(service, f"scheduler source-hash {_beyond(service, family)}")
     require_service(service, capabilities, backend=layout.NAME)
+    match service.forward:
+        case Forward.NAT:
+            pass
+        case Forward.DSR:
+            # iptables has no rules for packets as they arrive at an interface.
+            raise _unsupported(service, "forward dsr")
+        case _:
+            assert_never(service.forward)
 
 
 def _require_release(service: Service, lacks: Collection[Feature], *, remap: bool) -> None:

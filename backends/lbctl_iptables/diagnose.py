@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from lbctl.host import applies_again, enabled
+from lbctl.host import applies_again, enabled, links_of
 from lbctl.model import Severity
 from lbctl.spi import Problem
 from lbctl_iptables import drivers, layout
@@ -47,8 +47,9 @@ def diagnose(host: Host, driver: str, case: Case) -> Iterator[Problem]:
     if not host.may_change_network() or drivers.ALL[driver].find(host).reason:
         return
     owners: dict[str, list[str]] = {}
+    saved = drivers.save_each(host, driver, layout.WORD.values())
     for family, word in layout.WORD.items():
-        text = drivers.save(host, driver, word)
+        text = saved[word]
         foreign = _foreign_rules(text, case)
         if case.most_rules is not None and foreign > case.most_rules:
             continue
@@ -96,6 +97,7 @@ def boot_files(host: Host) -> tuple[str, ...]:
 
 def _restored(host: Host) -> Iterator[Problem]:
     """Files that replace the table that ours are in, whenever their unit starts."""
+    host.expect(reads=[path for path, _ in _FILES], globs=[links_of(f"{name}.service") for _, name in _FILES])
     for path, name in _FILES:
         text, unit = host.read(path) or "", f"{name}.service"
         wanted = enabled(host, unit)

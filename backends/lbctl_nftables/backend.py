@@ -22,7 +22,7 @@ check = late("lbctl_nftables.apply", "check")
 write = late("lbctl_nftables.apply", "write")
 render = late("lbctl_nftables.target", "render")
 capabilities_for = late("lbctl_nftables.target", "capabilities_for")
-notes = late("lbctl_nftables.target", "notes")
+notes = late("lbctl_nftables.advice", "notes")
 
 recognizes = late("lbctl_nftables.recognize", "recognizes")
 read = late("lbctl_nftables.reading.read", "read")

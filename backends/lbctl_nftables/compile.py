@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import product
+from sys import intern
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, assert_never
 
 from lbctl.errors import Unsupported
@@ -307,7 +308,8 @@ class _ServiceItems:
             needs.add(layout.REFUSE)
         if self._keeping:
             needs.add(layout.LEARNED)
-        return _Compiled(tuple(self._items()), _same(frozenset(needs)))
+        ingress = {Form.of(x) for x, purpose in self._hiding if purpose is Purpose.INGRESS}
+        return _Compiled(tuple(self._items()), _same(frozenset(needs)), _same(frozenset(ingress)))
 
     def _items(self) -> Iterator[Item]:
         service, name = self._service, self._service.name
@@ -419,7 +421,10 @@ class _ServiceItems:
         texts = {}
         for to, endpoint in {endpoint.to: endpoint for endpoint in self._slots}.items():
             texts[to] = f"comment {layout.quote(f'{name}/{endpoint.name}')} : {layout.place(to)}"
-        slots = [(str(key), texts[endpoint.to]) for key, endpoint in enumerate(self._slots, self._offset)]
+        # Numbers of slots are the same in all pages, and there are millions of slots.
+        slots = [
+            (intern(str(key)), texts[endpoint.to]) for key, endpoint in enumerate(self._slots, self._offset)
+        ]
         return [
             Item((word, "element", page, key), text, name)
             for page in dict.fromkeys(self._pages.values())
@@ -478,7 +483,7 @@ class _DirectService(_ServiceItems):
 
     def compiled(self, dialect: str) -> _Compiled:
         needs: set[str] = {layout.REFUSE} if self._refusing else set()
-        if self._refusing or self._hiding:
+        if self._refusing or any(purpose is not Purpose.INGRESS for _, purpose in self._hiding):
             needs |= {form for form, _ in self._listeners}
         items = (*self._ingress.items(dialect), *self._items())
         return _Compiled(items, _same(frozenset(needs)), _same(frozenset(self._ingress.needs())))

@@ -6,7 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from lbctl.host import ModuleState, kernel_module
-from lbctl.model import Severity
+from lbctl.model import Forward, Severity
 from lbctl.spi import Problem
 from lbctl_nftables import drivers, layout
 from lbctl_nftables.flush_hazard import flush_hazard
@@ -37,6 +37,7 @@ def diagnose(host: Host, driver: str, case: Case) -> Iterator[Problem]:
     if kernel_module(host, "nf_tables") is ModuleState.LOADABLE:
         # To ask for tables would load it.
         return
+    netlink.expect(host, [netlink.request(netlink.GET_TABLE)] * 2)
     if case.most_rules is not None and _more_than(host, case, case.most_rules):
         return
     owners: dict[str, list[str]] = {}
@@ -61,6 +62,7 @@ def diagnose(host: Host, driver: str, case: Case) -> Iterator[Problem]:
             yield from taken(case, places.rivals(case.precedence))
     if case.store == layout.NAME and case.intent is not None:
         yield from _full_maps(host, case.intent)
+        yield from _full_flows(host, case.intent)
 
 
 def _more_than(host: Host, case: Case, most: int) -> bool:
@@ -84,6 +86,31 @@ def _full_maps(host: Host, intent: Intent) -> Iterator[Problem]:
             if clients >= layout.AFFINITY_SIZE * _FULL:
                 where = f"map {name} in table {table.family} {table.name}"
                 yield _full_map(kept[name], f"{where}: {clients:,} clients")
+
+
+def _full_flows(host: Host, intent: Intent) -> Iterator[Problem]:
+    """Yield maps of connections at ingress that are full."""
+    learning = [s for s in intent.services if s.forward is Forward.DSR and not s.moves_connections]
+    maps = {
+        layout.flows(f"flows-{protocol}", service.name): service.name
+        for service in learning
+        for family in service.families
+        for protocol in service.protocols_of(family)
+    }
+    for table in tables(host, intent.owner) if maps else ():
+        for name, declared in objects.sets(host, table).items():
+            known = len(elements.elements(host, table, declared)) if name in maps else 0
+            if known >= layout.MAX_FLOWS * _FULL:
+                where = f"map {name} in table {table.family} {table.name}"
+                yield Problem(
+                    code="flows-full",
+                    severity=Severity.WARNING,
+                    service=maps[name],
+                    message=f"this service has nearly all of the {layout.MAX_FLOWS:,} connections that are "
+                    "known of one: others go by a hash of the client",
+                    evidence=f"{where}: {known:,} connections",
+                    fix="the schedulers source-hash and maglev need no memory",
+                )
 
 
 def _full_map(service: str, evidence: str) -> Problem:

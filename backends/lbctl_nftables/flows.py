@@ -47,7 +47,7 @@ def connections(
         name = layout.flows(f"flows-{protocol}", service.name)
         found.update(entry.endpoint for entry in entries(host, owner, word, name))
     places = {endpoint.address: endpoint.to for endpoint in service.endpoints if endpoint.serves(family)}
-    return {places[hop.address]: found[hop.mac] for hop in service.hops if hop.address in places}
+    return {places[hop.address]: found[layout.cards(hop)] for hop in service.hops if hop.address in places}
 
 
 def entries(host: Host, owner: str, word: str, name: str) -> tuple[AffinityEntry, ...]:

@@ -54,7 +54,7 @@ from lbctl.model import DEFAULT_OWNER, Family, Listener, Protocol, SourceNat, sp
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lbctl.model import Service
+    from lbctl.model import Hop, Service
 
 NAME = "nftables"
 #: What `render --for TOOL=VERSION` may name.
@@ -201,6 +201,8 @@ POSTROUTING = "postrouting"
 TRANSLATED = "translated"
 #: Slot pages at ingress: where new connections go, which are counted, and where other packets go.
 PICKS, PATHS = "picks", "paths"
+#: Both MAC addresses of a frame: where it goes, and where it comes from.
+CARDS = "@ll,0,96"
 
 _GOTO = ": goto "
 _CHAIN_PREFIX = "service-"
@@ -332,6 +334,11 @@ def is_ingress(name: str) -> bool:
 def flows(kind: str, service: str) -> str:
     """Return the name of a map of a service's connections, of a kind in `declarations`."""
     return f"{kind}-{service}"
+
+
+def cards(hop: Hop) -> str:
+    """Return the MAC addresses of frames for a next hop, as maps have them."""
+    return f"0x{hop.mac}{hop.source}".replace(":", "")
 
 
 def is_page(name: str) -> bool:
@@ -530,10 +537,10 @@ def _at_ingress(word: str, dialect: str) -> Mapping[str, tuple[str, ...]]:
     connections = (f"size {MAX_FLOWS}", "flags dynamic,timeout")
     return {
         **{kind: lists[kind] for kind in (Form.ADDRESS, Form.ADDRESS_RANGE, NETWORKS)},
-        f"page-{PICKS}": (f"typeof {key} : ether daddr", "counter"),
-        f"page-{PATHS}": (f"typeof {key} : ether daddr",),
+        f"page-{PICKS}": (f"typeof {key} : {CARDS}", "counter"),
+        f"page-{PATHS}": (f"typeof {key} : {CARDS}",),
         **{
-            kind: (f"typeof {_connection(word, kind.rpartition('-')[2])} : ether daddr", *connections)
+            kind: (f"typeof {_connection(word, kind.rpartition('-')[2])} : {CARDS}", *connections)
             for kind in _FLOWS
         },
     }

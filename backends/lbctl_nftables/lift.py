@@ -25,7 +25,7 @@ _PICK_CHAIN = re.compile(
 #: How a new connection is picked at ingress: by a packet that opens one, or by each datagram.
 _PICK_DIRECT = re.compile(
     r"meta protocol ip6? (?:(?P<opening>tcp) flags & 0x17 == 0x02|meta l4proto (?P<protocol>udp)) "
-    r"ether daddr set (?P<picker>numgen inc|numgen random|jhash ip6? saddr) mod (?P<modulus>\d{1,5}) "
+    r"@ll,0,96 set (?P<picker>numgen inc|numgen random|jhash ip6? saddr) mod (?P<modulus>\d{1,5}) "
     r"(?:seed 0x[0-9a-f]+ )?offset (?P<offset>\d+) map @(?P<page>\S+) (?P<rest>.*)\Z"
 )
 _VERDICT = re.compile(r"(?P<slot>\d+) : goto (?P<chain>\S+)\Z")
@@ -33,7 +33,6 @@ _REST = re.compile(r"meta l4proto (?P<protocol>\w+) goto (?P<chain>\S+)\Z")
 _LEAD = re.compile(r"meta l4proto (?P<protocol>\w+) counter (?P<action>redirect|dnat) to :?(?P<to>\S+)\Z")
 #: An endpoint without a port; what begins so and is none has blanks.
 _ADDRESS = re.compile(r"[0-9a-f]*[.:][0-9a-f.:]+\Z")
-_CARD = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\Z")
 #: What sends connections to endpoints, however it is written.
 _SENDS = re.compile(r"\b(?:dnat|redirect|vmap|fwd)\b")
 _MODES = {
@@ -157,8 +156,8 @@ def to(text: str) -> str | None:
     head, _, data = (
         text.partition('" : ') if text.startswith('comment "') else ("", "", text.removeprefix(": "))
     )
-    if _CARD.match(data):
-        # What has this MAC address stands in the comment.
+    if data.startswith("0x"):
+        # What has these MAC addresses stands in the comment.
         return head.partition("/")[2] or None
     address, dot, port = data.rpartition(" . ")
     if not dot:

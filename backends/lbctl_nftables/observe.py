@@ -58,7 +58,7 @@ def observe(host: Host, driver: str, owner: str) -> Program:
     for _ in range(_TRIES):
         expect(host, owner)
         mark = generation(host, driver)
-        items = [item for table in tables(host, owner) for item in TableReader(host, table).items()]
+        items = [item for reader in readers(host, owner) for item in reader.items()]
         still = generation(host, driver) == mark
         netlink.expect(host, ())
         if still:
@@ -71,10 +71,19 @@ def observe(host: Host, driver: str, owner: str) -> Program:
 
 def expect(host: Host, owner: str) -> None:
     """Have the host know that the generation and all of an owner's tables are asked for next."""
-    every = [KernelTable(word, layout.table(owner)) for word in layout.WORD.values()]
+    every = [KernelTable(*layout.location(owner, word)) for word in layout.WORDS]
     present = [netlink.request(netlink.GET_TABLE)] * (1 + len(every))
     asked = [request for table in every for request in objects.requests(table)]
-    netlink.expect(host, [GET_GENERATION, *present, *asked])
+    # Once more at the end: for tables without elements nothing is asked after this.
+    netlink.expect(host, [GET_GENERATION, *present, *asked, GET_GENERATION])
+
+
+def readers(host: Host, owner: str) -> Sequence[TableReader]:
+    """Return a reader of each of the owner's tables, and have the host know that all is read next."""
+    found = [TableReader(host, table) for table in tables(host, owner)]
+    if requests := [request for reader in found for request in reader.requests()]:
+        netlink.expect(host, [*requests, GET_GENERATION])
+    return found
 
 
 def tables(host: Host, owner: str) -> Iterator[KernelTable]:
@@ -115,11 +124,12 @@ class TableReader:
 
     def __init__(self, host: Host, table: KernelTable) -> None:
         self._host = host
-        self._table = table
+        self.table = table
         self._word = layout.word_of(*table)
         #: Of the packets that pass the table.
         self._family = layout.WORD[layout.FAMILY[self._word]]
         self._sets: dict[str, Set | None] = {}
+        self._has_sets = False
         #: Rules whose pickers begin at slot 0 → their texts: services of one page differ by that alone.
         self._from_zero: dict[bytes, str] = {}
 
@@ -128,7 +138,7 @@ class TableReader:
     def declaration(self, name: str) -> Set | None:
         """Return a set's declaration."""
         if name not in self._sets:
-            self._sets[name] = objects.declaration(self._host, self._table, name)
+            self._sets[name] = objects.declaration(self._host, self.table, name)
         return self._sets[name]
 
     def anonymous(self, name: str) -> str:
@@ -149,28 +159,32 @@ class TableReader:
         word = self._word
         yield Item((word, "table"), "")
         yield from self._dormant()
-        self._sets |= objects.sets(self._host, self._table)
-        self._expect_elements()
+        self._load_sets()
         named = [each for each in self._sets.values() if each and not each.is_anonymous]
         for declared in named:
             yield self._set(declared)
         rules: dict[str, list[KernelRule]] = {}
-        for chain in objects.chains(self._host, self._table):
+        for chain in objects.chains(self._host, self.table):
             rules[chain.name] = []
             yield self._chain(chain)
-        for rule in objects.rules(self._host, self._table):
+        for rule in objects.rules(self._host, self.table):
             rules.setdefault(rule.chain, []).append(rule)
         for name, mine in rules.items():
             yield self._body(name, mine)
         yield from self._contents([each for each in named if slots or not layout.is_page(each.name)])
         yield from self._foreign()
 
-    def _expect_elements(self) -> None:
-        """Have the host know whose elements are asked next, and that the generation follows."""
+    def requests(self) -> list[bytes]:
+        """Return the requests for the elements of all sets and maps, but for those of clients."""
+        self._load_sets()
         sets = [each for each in self._sets.values() if each is not None]
         wanted = [each for each in sets if not each.is_dynamic or layout.is_affinity(each.name)]
-        if requests := elements.requests(self._table, wanted):
-            netlink.expect(self._host, [*requests, GET_GENERATION])
+        return elements.requests(self.table, wanted)
+
+    def _load_sets(self) -> None:
+        if not self._has_sets:
+            self._sets |= objects.sets(self._host, self.table)
+            self._has_sets = True
 
     def _contents(self, named: Iterable[Set]) -> Iterator[Item]:
         """Yield the elements of all sets and maps.
@@ -193,17 +207,17 @@ class TableReader:
         """Return the item under a key that is no element's; None if there is none."""
         match key:
             case (_, "table"):
-                present = (self._table.family, self._table.name) in netlink.tables(self._host)
+                present = (self.table.family, self.table.name) in netlink.tables(self._host)
                 return Item(key, "") if present else None
             case (_, "flags", _):
                 return next((item for item in self._dormant() if item.key == key), None)
             case (_, "chain", name):
-                chain = objects.chain(self._host, self._table, name)
+                chain = objects.chain(self._host, self.table, name)
                 return self._chain(chain) if chain else None
             case (_, "rules", name):
-                if objects.chain(self._host, self._table, name) is None:
+                if objects.chain(self._host, self.table, name) is None:
                     return None
-                return self._body(name, objects.rules(self._host, self._table, name))
+                return self._body(name, objects.rules(self._host, self.table, name))
             case (_, ("map" | "set"), name):
                 declared = self.declaration(name)
                 item = self._set(declared) if declared else None
@@ -233,7 +247,7 @@ class TableReader:
             return self._elements(declared)
         wanted = [datatypes.encode(declared.key_types, key[3]) for key in keys]
         asked = [each for each in wanted if each is not None]
-        return elements.elements_at(self._host, self._table, declared.name, asked)
+        return elements.elements_at(self._host, self.table, declared.name, asked)
 
     def _twin_owners(self, name: str, keys: Sequence[Key]) -> Mapping[tuple[str, str], str]:
         """Return whose these elements are, by those with the same keys in the map that leads to services."""
@@ -247,18 +261,28 @@ class TableReader:
 
     @cached_property
     def _dialects(self) -> tuple[Dialect, ...]:
-        """The dialects that the table may be written in: only the classic one has no slot pages."""
+        """The dialects that the table may be written in: only the classic one has no slot pages.
+
+        Of services that are not translated, a table may hold what refuses clients, and no pages; they have
+        another table then.
+        """
         if not any(map(layout.is_page, self._sets)):
-            self._sets = {**objects.sets(self._host, self._table), **self._sets}
-        classic = not any(map(layout.is_page, self._sets))
+            self._sets = {**objects.sets(self._host, self.table), **self._sets}
+        classic = not any(map(layout.is_page, self._sets)) and not self._has_ingress
         return (Dialect.CLASSIC,) if classic else (Dialect.MODERN, Dialect.MARK)
 
+    @property
+    def _has_ingress(self) -> bool:
+        owner = layout.owner_of(self.table.family, self.table.name)
+        word = layout.INGRESS[layout.FAMILY[self._word]]
+        return owner is not None and layout.location(owner, word) in netlink.tables(self._host)
+
     def _elements(self, declared: Set) -> list[KernelElement]:
-        return elements.elements(self._host, self._table, declared)
+        return elements.elements(self._host, self.table, declared)
 
     def _dormant(self) -> Iterator[Item]:
         # Some process has put the table to sleep: the kernel holds it all and acts on nothing of it.
-        if netlink.tables(self._host).get((self._table.family, self._table.name), 0) & objects.DORMANT:
+        if netlink.tables(self._host).get((self.table.family, self.table.name), 0) & objects.DORMANT:
             yield Item((self._word, "flags", "dormant"), "")
 
     def _set(self, declared: Set) -> Item:
@@ -318,7 +342,7 @@ class TableReader:
 
     def _foreign(self) -> Iterator[Item]:
         """Yield what has no place in our tables."""
-        for kind, name in objects.others(self._host, self._table):
+        for kind, name in objects.others(self._host, self.table):
             yield Item((self._word, "foreign", kind, name), f"{kind} {name}")
 
 

@@ -56,7 +56,7 @@ def transactions(owner: str, changes: Sequence[Change], after: Program) -> tuple
         place = _place(owner, word)
         added = [change.after for change in mine if change.before is None and change.after is not None]
         if len(added) == len(mine):
-            doing += _block(place, added)
+            doing += _block(place, added, standing=(word, "table") not in {item.key for item in added})
         elif (word, "table") in {change.key for change in mine if change.after is None}:
             doing.append(f"delete table {place}")
         elif _is_rebuilt(mine):
@@ -66,7 +66,7 @@ def transactions(owner: str, changes: Sequence[Change], after: Program) -> tuple
             if any(_moves(change) for change in mine):
                 fresh = {item.key[2] for item in added if item.key[1] in {"map", "set"}}
                 early = {item.key: item for item in added if _may_come_early(item, fresh)}
-                preparing += _block(place, early.values())
+                preparing += _block(place, early.values(), standing=True)
                 mine = [change for change in mine if change.key not in early]
             asks = any(_asks(change) for change in mine)
             held = _listeners(after, word) if asks else {}
@@ -74,7 +74,7 @@ def transactions(owner: str, changes: Sequence[Change], after: Program) -> tuple
             clear = {change.key for change in later}
             now = [change for change in mine if change.key not in clear]
             doing += _removals(place, now)
-            doing += _block(place, [change.after for change in now if change.after is not None])
+            doing += _block(place, [c.after for c in now if c.after is not None], standing=True)
             clearing += _removals(place, later)
     return _text(preparing), _text(doing), _text(clearing)
 
@@ -243,33 +243,43 @@ def _removals(place: str, changes: Sequence[Change]) -> Iterator[str]:
                 yield f"{verb} {place} {key[2]}"
 
 
-def _block(place: str, items: Iterable[Item]) -> Iterator[str]:
-    """Yield a table's block. A block adds: what it names and the kernel has already stays as it is."""
-    sets: dict[str, list[str]] = {}
+def _block(place: str, items: Iterable[Item], *, standing: bool = False) -> Iterator[str]:
+    """Yield a table's block. A block adds: what it names and the kernel has already stays as it is.
+
+    In a table that is `standing`, maps and sets are declared before it, each by a command of its own: nft
+    0.9.8 crashes when it adds elements to what a block declares in a table that the kernel has.
+    """
+    sets: dict[tuple[str, str], list[str]] = {}
     chains: dict[str, list[str]] = {}
     elements: dict[str, list[str]] = {}
     flags: list[str] = []
     for item in items:
         match item.key:
             case _, "flags", flag:
-                flags.append(f"\tflags {flag}")
+                flags.append(f"flags {flag}")
             case _, "element", name, key:
-                elements.setdefault(name, []).append(f"\t{key} {item.text}," if item.text else f"\t{key},")
+                elements.setdefault(name, []).append(f"{key} {item.text}," if item.text else f"{key},")
             case _, "chain", name:
                 chains.setdefault(name, [])[:0] = item.text.split("\n") if item.text else []
             case _, "rules", name:
                 chains.setdefault(name, []).extend(item.text.split("\n") if item.text else [])
             case _, ("map" | "set") as kind, name:
-                sets[f"{kind} {name}"] = item.text.split("\n")
-    if flags or sets or chains:
-        yield f"table {place} {{"
-        yield from flags
-        for name, lines in (*sets.items(), *((f"chain {name}", lines) for name, lines in chains.items())):
-            yield f"\t{name} {{"
-            yield from (f"\t\t{line}" for line in lines)
-            yield "\t}"
-        yield "}"
-    for name, texts in elements.items():
-        yield f"add element {place} {name} {{"
-        yield from texts
-        yield "}"
+                sets[kind, name] = item.text.split("\n")
+    inner = list(flags)
+    for (sort, name), lines in sets.items():
+        if standing:
+            yield from _braced(f"add {sort} {place} {name}", lines)
+        else:
+            inner += _braced(f"{sort} {name}", lines)
+    for name, lines in chains.items():
+        inner += _braced(f"chain {name}", lines)
+    if inner:
+        yield from _braced(f"table {place}", inner)
+    for name, lines in elements.items():
+        yield from _braced(f"add element {place} {name}", lines)
+
+
+def _braced(head: str, lines: Iterable[str]) -> Iterator[str]:
+    yield f"{head} {{"
+    yield from (f"\t{line}" for line in lines)
+    yield "}"

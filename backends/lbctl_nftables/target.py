@@ -8,8 +8,6 @@ from lbctl.model import Family, Program
 from lbctl_nftables import dialect, layout, script
 
 if TYPE_CHECKING:
-    from lbctl.host import Host
-    from lbctl.model import Plan
     from lbctl.spi import Capabilities
 
 
@@ -33,8 +31,3 @@ def render(
         # Of both families, whatever this intent has: an earlier one may have had the other.
         return script.removal(program.owner, words)
     return script.render(Program(program.owner, [i for i in program.items if i.key[0] in words]))
-
-
-def notes(host: Host, plan: Plan) -> tuple[str, ...]:  # noqa: ARG001 (the protocol's)
-    """See `lbctl.spi.Backend`. A change of nftables does what its plan shows, and no more."""
-    return ()

@@ -73,8 +73,7 @@ def _name(driver: str) -> str:
 def _identity(host: Host, driver: str) -> list[str]:
     """Return what changes when the tool, its library, the kernel or lbctl does."""
     kernel = (host.read("/proc/sys/kernel/osrelease") or "").strip()
-    host.expect(globs=_LIBRARIES)
+    host.expect(fingerprints=(*drivers.ALL[driver].files(host), *_LIBRARIES))
     libraries = {path for pattern in _LIBRARIES for path in host.glob(pattern)}
     files = [*drivers.ALL[driver].files(host), *sorted(libraries)]
-    host.expect(fingerprints=files)
     return [__version__, kernel, *sorted({found for path in files if (found := host.fingerprint(path))})]

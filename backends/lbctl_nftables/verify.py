@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl_nftables import layout
 from lbctl_nftables.kernel import datatypes, elements
-from lbctl_nftables.observe import TableReader, tables
+from lbctl_nftables.observe import readers
 
 if TYPE_CHECKING:
     from lbctl.host import Host
@@ -33,8 +33,8 @@ def holds(host: Host, program: Program) -> bool:
             slots[key[0]][key[2]][key[3]] = text
         else:
             rest[key] = text
-    for table in tables(host, program.owner):
-        reader = TableReader(host, table)
+    for reader in readers(host, program.owner):
+        table = reader.table
         for item in reader.items(slots=False):
             if rest.pop(item.key, None) != item.text:
                 return False
@@ -68,17 +68,16 @@ def _slots(host: Host, table: KernelTable, page: Set) -> _Slots | None:
                 b'comment "%b" : %d.%d.%d.%d' % (name, *address)
                 for name, address in zip(named, addresses, strict=True)
             ]
-        case 6:
-            cards = struct.iter_unpack("6B", b"".join(value))
-            texts = [
-                b'comment "%b" : %02x:%02x:%02x:%02x:%02x:%02x' % (name, *card)
-                for name, card in zip(named, cards, strict=True)
-            ]
         case 8:
             places = struct.iter_unpack(">4BHxx", b"".join(value))
             texts = [
                 b'comment "%b" : %d.%d.%d.%d . %d' % (name, *place)
                 for name, place in zip(named, places, strict=True)
+            ]
+        case 12:
+            texts = [
+                b'comment "%b" : 0x%b' % (name, cards.hex().encode())
+                for name, cards in zip(named, value, strict=True)
             ]
         case (16 | 20) as size:
             data = datatypes.speller(page.data_types, size)

@@ -19,13 +19,14 @@ import links
 
 ROOT = Path(__file__).resolve().parents[2]
 REPOSITORY = "https://github.com/lbctl/lbctl"
-#: Page of the site → its file; the pages of docs/ keep their places.
+#: Page of the site → its file; all other pages of docs/ keep their places.
 ELSEWHERE = {
     "how-to/systemd.md": "examples/systemd/README.md",
     "how-to/monitoring.md": "examples/monitoring/README.md",
     "how-to/bgp.md": "examples/bgp/README.md",
     "how-to/backend.md": "examples/third_party_backend/README.md",
     "how-to/source.md": "examples/third_party_source/README.md",
+    "explanation/speed.md": "docs/bench/README.md",
     "explanation/netfilter.md": "backends/lbctl_netfilter/README.md",
     "changelog.md": "CHANGELOG.md",
     "contributing.md": "CONTRIBUTING.md",
@@ -91,9 +92,9 @@ def _built(directory: Path) -> list[str]:
 
 def _pages() -> dict[str, str]:
     """Return page of the site → its file in the repository."""
-    own = sorted((ROOT / "docs").rglob("*.md"))
-    pages = {str(path.relative_to(ROOT / "docs")): str(path.relative_to(ROOT)) for path in own}
-    return pages | ELSEWHERE
+    own = (str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md")))
+    moved = ELSEWHERE.values()
+    return {path.removeprefix("docs/"): path for path in own if path not in moved} | ELSEWHERE
 
 
 def _for_site(text: str, page: str, source: str, pages: dict[str, str]) -> str:

@@ -1,13 +1,11 @@
 """Guides are true: the commands of docs are run on their hosts, with real connections and a real agent."""
 
-import os
 import shutil
-import signal
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 from lbctl.host.netns import Namespace, PrivateHost
-from support.console import replay, shells
+from support.console import end_processes, replay, shells
 from support.examples import EXAMPLES
 from support.network import Network
 
@@ -39,20 +37,7 @@ def test_the_agent_does_what_its_guide_says(network: Network, tmp_path: Path) ->
         with shells(tmp_path, {"": network.host}) as opened:
             replay(DOCS / "how-to" / "agent.md", opened)
     finally:
-        for number in inhabitants(network.host):
-            os.kill(number, signal.SIGKILL)
-
-
-def inhabitants(namespace: Namespace) -> list[int]:
-    """The processes that a document has left in a network namespace."""
-    with namespace.entered():
-        ours = Path("/proc/thread-self/ns/net").stat().st_ino
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if (path / "ns" / "net").stat().st_ino == ours and int(path.name) != os.getpid():
-                found.append(int(path.name))
-    return found
+        end_processes(network.host)
 
 
 def another(network: Network, stack: ExitStack, link: str, net: str) -> Namespace:

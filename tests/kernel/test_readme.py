@@ -13,7 +13,7 @@ from lbctl.errors import Unsupported
 from lbctl.host import LocalHost
 from lbctl.model import Intent
 from lbctl.spi import Backend, Probe, backends
-from support.console import replay, shells
+from support.console import end_processes, replay, shells
 from support.network import Network
 
 ROOT = Path(__file__).parents[2]
@@ -23,11 +23,20 @@ HEAD = "| feature | nftables | iptables |\n|---|---|---|\n"
 _TABLE = re.compile(rf"{re.escape(HEAD)}(?:\|.*\n)*")
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/tutorial.md", "docs/how-to/drain.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/how-to/drain.md"])
 def test_the_commands_print_what_the_document_says(network: Network, tmp_path: Path, document: str) -> None:
     network.local_endpoints((8001, 8002, 8003, 8004))
     with shells(tmp_path, {"": network.host}) as opened:
         replay(ROOT / document, opened)
+
+
+def test_the_tutorial_needs_nothing_but_itself(network: Network, tmp_path: Path) -> None:
+    """Its processes are its own, too."""
+    try:
+        with shells(tmp_path, {"": network.host}) as opened:
+            replay(ROOT / "docs/tutorial.md", opened)
+    finally:
+        end_processes(network.host)
 
 
 def test_the_matrix_is_what_the_conformance_suite_has() -> None:

@@ -9,10 +9,11 @@ UPDATE_GOLDEN=1 writes the output anew; read the difference before it is committ
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from difflib import unified_diff
 from pathlib import Path
@@ -135,3 +136,21 @@ def _true(opened: Mapping[str, Shell], block: list[Command]) -> Iterator[str]:
             wanted, got = str(command).splitlines(), str(real).splitlines()
             assert wanted == got, "\n".join(unified_diff(wanted, got, "document", "now", lineterm=""))
         yield str(real)
+
+
+def end_processes(namespace: Namespace) -> None:
+    """End the processes that a document has left in a network namespace."""
+    for number in inhabitants(namespace):
+        os.kill(number, signal.SIGKILL)
+
+
+def inhabitants(namespace: Namespace) -> list[int]:
+    """The processes that a document has left in a network namespace."""
+    with namespace.entered():
+        ours = Path("/proc/thread-self/ns/net").stat().st_ino
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (path / "ns" / "net").stat().st_ino == ours and int(path.name) != os.getpid():
+                found.append(int(path.name))
+    return found

@@ -18,7 +18,7 @@ from lbctl.host.netns import Namespace, PrivateHost
 from support.balancers import CLIENTS4, CLIENTS_NET4, Connections, Processes, apply_settings, settings_in
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-#: Connections a second, and milliseconds that one may take.
+#: Connections a second on an idle machine, and milliseconds that one may take.
 RATE, PATIENCE = 2000, 10_000
 _BACK = "10.0.0.253"
 #: Established connections of each kind: of each scheduler, the client or the server sending first.

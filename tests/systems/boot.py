@@ -67,8 +67,10 @@ def _furnish(root: str) -> None:
     _mount("proc", f"{root}/proc", "proc", flags=strict)
     for name in ("sys", "sysrq-trigger"):
         path = f"{root}/proc/{name}"
-        _mount(path, path, flags=_BIND)
-        _mount(None, path, flags=_BIND | _REMOUNT | _RDONLY | strict)
+        # A kernel may have been built without the second.
+        if Path(path).exists():
+            _mount(path, path, flags=_BIND)
+            _mount(None, path, flags=_BIND | _REMOUNT | _RDONLY | strict)
     _mount("sysfs", f"{root}/sys", "sysfs", flags=strict | _RDONLY)
     _mount("cgroup2", f"{root}/sys/fs/cgroup", "cgroup2", flags=strict)
     _mount("tmpfs", f"{root}/run", "tmpfs", flags=_NOSUID | _NODEV, data="mode=755")

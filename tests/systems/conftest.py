@@ -37,10 +37,11 @@ class Packages:
 
 @pytest.fixture(scope="session")
 def packages(tmp_path_factory) -> Packages:
+    """Built from the last commit, in different folders, by the builder as it is."""
     folder = tmp_path_factory.mktemp("packages")
     made = Packages(**{name: folder / name for name in ("old", "new", "again", "newer")})
-    build(REPOSITORY, made.new)
-    build(REPOSITORY, made.again)
+    build(tree(folder / "new-tree", "HEAD"), made.new)
+    build(tree(folder / "same-tree", "HEAD"), made.again)
     build(tree(folder / "old-tree", _OLD), made.old, "deb")
     later = tree(folder / "newer-tree", "HEAD")
     version = later / "src" / "lbctl" / "version.py"

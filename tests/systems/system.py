@@ -6,6 +6,7 @@ namespace is the caller's.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -18,8 +19,7 @@ from pathlib import Path
 from matrix import archive
 from matrix.roots import CACHE, ENTER
 
-#: The oldest releases first.
-RELEASES = ("bookworm", "trixie")
+RELEASES = tuple(os.environ.get("RELEASES", "").split()) or ("bookworm", "trixie")
 #: How this machine resolves names, and what its administrator trusts and wants of pip.
 _NETWORK = ("/etc/hosts", "/etc/resolv.conf", "/etc/pip.conf", "/usr/local/share/ca-certificates")
 _ENVIRONMENT = {
@@ -29,7 +29,7 @@ _ENVIRONMENT = {
     "DEBIAN_FRONTEND": "noninteractive",
 }
 #: More than the longest of what is run takes on a busy machine, in seconds.
-_PATIENCE = 900.0
+_PATIENCE = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,15 +87,18 @@ class System:
             try:
                 assert process.stdout
                 system = replace(self, systemd=int(process.stdout.readline()))
-                system.wait_for({"running", "degraded"}, "systemctl", "is-system-running")
+                system.wait_for({"running", "degraded"}, "systemctl", "is-system-running", boot=process)
                 yield system
             finally:
                 process.terminate()
 
-    def wait_for(self, outputs: Collection[str], *argv: str) -> None:
-        """Run a program again and again until it prints one of some words."""
+    def wait_for(
+        self, outputs: Collection[str], *argv: str, boot: subprocess.Popen[str] | None = None
+    ) -> None:
+        """Run a program again and again until it prints one of some words, while `boot` runs."""
         end = time.monotonic() + _PATIENCE
         while (output := self.attempt(*argv)[0].strip()) not in outputs:
+            assert boot is None or boot.poll() is None, f"{self.release}: systemd has ended"
             assert time.monotonic() < end, f"{self.release}: {' '.join(argv)}: {output}"
             time.sleep(0.1)
 

@@ -62,7 +62,7 @@ def test_nothing_is_started_that_was_not_asked_for(booted, provide, packages):
         assert booted.attempt("systemctl", "is-active", unit)[0] == "inactive\n"
     assert booted.run("nft", "list", "ruleset") == before
     assert not booted.file("/etc/lbctl/lbctl.toml").exists()
-    assert "chosen: nftables, driver libnftables" in booted.run("lbctl", "backends")
+    assert "chosen: nftables through libnftables" in booted.run("lbctl", "backends")
     assert booted.run("lbctl", "--version") == f"lbctl {_version(packages.new)}\n"
     for unit in ("lbctl.service", "lbctl-agent.service", "lbctl-drift.service"):
         booted.run("systemd-analyze", "verify", f"/usr/lib/systemd/system/{unit}")

@@ -258,6 +258,12 @@ def test_repairs_once_in_a_while_are_no_fight() -> None:
     assert not any(truce.repaired(40.0 * number) for number in range(100))
 
 
+def test_a_reload_that_takes_several_transactions_is_one_repair_of_a_fight() -> None:
+    truce = Truce()
+    assert not any(truce.repaired(10.0 * number + part) for number in range(4) for part in (0.0, 0.3, 0.6))
+    assert truce.repaired(50.0)
+
+
 def test_while_a_command_holds_the_lock_the_agent_waits_and_then_follows() -> None:
     agent = Agent()
     with agent.running() as go:

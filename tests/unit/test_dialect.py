@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -241,3 +241,24 @@ def test_another_dialect_without_other_keys_rebuilds_no_table() -> None:
         assert "map services" not in text
     # The keys of the same pages, declared otherwise, are other maps to the kernel.
     assert not script.is_delta(diff(programs[Dialect.MODERN], programs[Dialect.MARK]))
+
+
+def test_a_standing_table_gets_maps_and_sets_by_commands_of_their_own() -> None:
+    """nft 0.9.8 crashes when it adds elements to what a block declares in a table that the kernel has."""
+    classic = dialect.speaking(dialect.CAPABILITIES, Dialect.CLASSIC)
+    strict = replace(WEB, allow=(ip_network("192.0.2.66"),))
+    other = replace(strict, name="strict", listeners=(Listener(protocol=Protocol.TCP, port=81),))
+    before = nftables.compile(INTENT, classic)
+    for services in ((WEB, other), (strict,)):
+        after = nftables.compile(Intent(services=services), classic)
+        changes = diff(before, after)
+        assert script.is_delta(changes)
+        text = "".join(script.transactions("lbctl", changes, after))
+        assert "add set ip lbctl allow-" in text
+        assert "add map ip lbctl refused-ports {\n" in text
+        assert "\tmap " not in text
+        assert "\tset " not in text
+    # A table that is new declares them itself.
+    new = "".join(script.transactions("lbctl", diff(Program("lbctl"), before), before))
+    assert "\tmap ports " in new
+    assert "add map " not in new

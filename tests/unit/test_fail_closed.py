@@ -10,9 +10,9 @@ SCRIPT = """
 import sys
 from dataclasses import replace
 from lbctl.errors import Unsupported
-from lbctl.model import Endpoint, Intent, Listener, Protocol, Scheduler, Service, SourceNat, State
+from lbctl.model import Endpoint, Forward, Intent, Listener, Protocol, Scheduler, Service, SourceNat, State
 
-enum = {"scheduler": Scheduler, "state": State, "source_nat": SourceNat}[sys.argv[1]]
+enum = {"scheduler": Scheduler, "state": State, "source_nat": SourceNat, "forward": Forward}[sys.argv[1]]
 new = str.__new__(enum, "new")
 new._name_, new._value_ = "NEW", "new"
 enum._member_map_["NEW"] = enum._value2member_map_["new"] = new
@@ -40,6 +40,7 @@ for backend in backends():
         print(backend.name, error.message)
     if enum is not State:
         able = replace(can, schedulers=frozenset(Scheduler), source_nat=frozenset(SourceNat))
+        able = replace(able, forwards=frozenset(Forward))
         try:
             backend.compile(Intent(services=(service,)), able)
         except (AssertionError, KeyError) as error:
@@ -47,7 +48,7 @@ for backend in backends():
 """
 
 
-@pytest.mark.parametrize("member", ["scheduler", "state", "source_nat"])
+@pytest.mark.parametrize("member", ["scheduler", "state", "source_nat", "forward"])
 def test_a_new_member_is_refused_by_name(member: str) -> None:
     result = subprocess.run(
         [sys.executable, "-c", SCRIPT, member], capture_output=True, text=True, check=False, timeout=120

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "docs" / "site" / "build.py"
@@ -11,6 +12,17 @@ BUILD = ROOT / "docs" / "site" / "build.py"
 def test_no_link_of_a_document_is_dead() -> None:
     done = subprocess.run([sys.executable, str(BUILD), "--check"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_pictures_are_well_formed() -> None:
+    """The recorded session too: it shows the whole first part of the demo."""
+    for picture in (ROOT / "docs").rglob("*.svg"):
+        tree = ElementTree.parse(picture)
+        assert tree.getroot().tag == "{http://www.w3.org/2000/svg}svg", picture
+        if picture.name == "session.svg":
+            text = "".join(tree.getroot().itertext())
+            assert "Process 8002 is killed." in text
+            assert "Process 8002 starts again." in text
 
 
 def test_dead_links_are_found(tmp_path: Path) -> None:

@@ -127,12 +127,13 @@ def _targets(*targets: str) -> str:
 
 
 def _written(path: Path) -> None:
+    """In place: only the end of that is an event, so that no half of it is read."""
     path.write_text(_targets("10.0.0.2:80"))
 
 
 def _renamed(path: Path) -> None:
     new = path.with_suffix(".new")
-    _written(new)
+    new.write_text(_targets("10.0.0.2:80"))
     new.replace(path)
 
 
@@ -140,7 +141,7 @@ def _linked(path: Path) -> None:
     """As the kubelet changes a ConfigMap: by a link to another folder, in the folder of the file."""
     other = path.parent / "later"
     other.mkdir()
-    _written(other / path.name)
+    (other / path.name).write_text(_targets("10.0.0.2:80"))
     (path.parent / "new").symlink_to("later")
     (path.parent / "new").replace(path.parent / "data")
 
@@ -183,7 +184,7 @@ def test_a_file_is_polled_without_events(
     async def story() -> None:
         async with aclosing(file_source.answers(str(path), Access())) as answers:
             assert await anext(answers) == (at("10.0.0.1"),)
-            _written(path)
+            _renamed(path)
             assert await anext(answers) == (at("10.0.0.2"),)
 
     run(story())
@@ -192,7 +193,7 @@ def test_a_file_is_polled_without_events(
 def test_a_file_that_is_written_all_the_time_is_read_at_most_20_times_a_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "targets.json"
+    path, new = tmp_path / "targets.json", tmp_path / "new"
     path.write_text(_targets("10.0.0.1:80"))
     looks: list[float] = []
     version = file_source._version
@@ -205,7 +206,8 @@ def test_a_file_that_is_written_all_the_time_is_read_at_most_20_times_a_second(
 
     async def write() -> None:
         for number in range(100):
-            path.write_text(_targets(f"10.0.1.{number}:80"))
+            new.write_text(_targets(f"10.0.1.{number}:80"))
+            new.replace(path)
             await asyncio.sleep(0.005)
 
     async def story() -> None:

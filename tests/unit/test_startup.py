@@ -51,35 +51,10 @@ COMMANDS = {
 }
 #: Modules of the command line that are of one command, or of few.
 OWN = frozenset(
-    [
-        "activate",
-        "agent",
-        "apply",
-        "backends",
-        "check",
-        "compare",
-        "confirm",
-        "demo",
-        "doctor",
-        "drain",
-        "explain",
-        "history",
-        "hosts",
-        "import_",
-        "init",
-        "migrate",
-        "plan",
-        "publish",
-        "register",
-        "remove",
-        "render",
-        "rollback",
-        "schema",
-        "shares",
-        "status",
-        "status_text",
-        "weight",
-    ]
+    """
+    activate agent apply backends check compare confirm demo doctor drain explain history hosts import_ init
+    migrate plan publish register remove render rollback schema shares status status_text weight
+    """.split()  # noqa: SIM905 (a list of words)
 )
 
 

@@ -37,6 +37,8 @@ _NAMES: Mapping[int, str] = {
     38: "fib_addrtype",
     41: "ifname",
 }
+#: Both MAC addresses of a frame; nft calls all of which it knows the size alone "integer".
+LINK_ADDRESSES = "link_addresses"
 _BITS = 6
 #: NFT_DATA_VERDICT, the type of a verdict map's data.
 VERDICT = 0xFFFFFF00
@@ -49,6 +51,7 @@ _SIZES: Mapping[str, int] = {
     "ether_addr": 6,
     "ether_type": 2,
     "iface_type": 2,
+    LINK_ADDRESSES: 12,
     "inet_proto": 1,
     "inet_service": 2,
     "mark": 4,
@@ -69,7 +72,7 @@ _TYPEOF: Mapping[str, str] = {
     "ip daddr": "ipv4_addr",
     "ip6 saddr": "ipv6_addr",
     "ip6 daddr": "ipv6_addr",
-    "ether daddr": "ether_addr",
+    "@ll,0,96": LINK_ADDRESSES,
     "iif": "iface_index",
     "oif": "iface_index",
     "iifname": "ifname",
@@ -108,12 +111,14 @@ _FLAGS: Mapping[str, Mapping[int, str]] = {
 _LOOPBACK = 1
 
 
-def names(number: int) -> tuple[str, ...]:
-    """Return the names of the types behind a set's key or data type, in order."""
+def names(number: int, size: int = 0) -> tuple[str, ...]:
+    """Return the names of the types behind a set's key or data type, in order; `size` is that of all."""
     found: list[str] = []
     while number:
         found.insert(0, _NAMES.get(number & (1 << _BITS) - 1, f"type-{number & (1 << _BITS) - 1}"))
         number >>= _BITS
+    if found == ["integer"] and size == _SIZES[LINK_ADDRESSES]:
+        return (LINK_ADDRESSES,)
     return tuple(found)
 
 

@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 _WORD, _FIRST_WORD, _WIDE = 4, 8, 16
 #: NFT_PAYLOAD_…
 _LINK, _NETWORK, _TRANSPORT = 0, 1, 2
-#: Offset in the header of Ethernet → field, its size and its type.
-_ETHERNET: Mapping[int, tuple[str, int, str]] = {
-    0: ("ether daddr", 6, "ether_addr"),
-    6: ("ether saddr", 6, "ether_addr"),
-    12: ("ether type", 2, "ether_type"),
+#: Offset and size in the header of Ethernet → field and its type.
+_ETHERNET: Mapping[tuple[int, int], tuple[str, str]] = {
+    (0, 6): ("ether daddr", "ether_addr"),
+    (6, 6): ("ether saddr", "ether_addr"),
+    (12, 2): ("ether type", "ether_type"),
+    (0, 12): ("@ll,0,96", datatypes.LINK_ADDRESSES),
 }
 #: Where the flags of TCP are.
 _TCP_FLAGS = 13
@@ -75,8 +76,6 @@ _EQUAL, _UNEQUAL, _AT_MOST, _AT_LEAST = 0, 1, 3, 5
 _MAP_ADDRESSES, _MAP_PORTS = 0x1, 0x2
 _NAT_FLAGS: Mapping[int, str] = {4: "random", 8: "persistent", 16: "fully-random"}
 _INVERTED = 0x1
-#: A match on the type of the interface.
-_ETHERNET_ONLY = "meta iiftype ether"
 _SECOND = 1000
 
 
@@ -178,13 +177,10 @@ class _Registers:
         if 1 in fields:
             self._put(fields[1], self._loaded(base, offset, size))
             return
-        text, whole, kind = _ETHERNET[offset]
-        if base != _LINK or size != whole or any(any(fields.get(each, b"")) for each in (6, 8)):
+        if any(any(fields.get(each, b"")) for each in (6, 8)):
             raise _Unknown
-        if _ETHERNET_ONLY in self._statements:
-            # nft asks for it before it writes to the header.
-            self._statements[self._statements.index(_ETHERNET_ONLY)] = ""
-        self._statements.append(f"{text} set {self._shown(self._take(fields[5], size), (kind,))}")
+        target = self._loaded(base, offset, size)
+        self._statements.append(f"{target.text} set {self._shown(self._take(fields[5], size), target.types)}")
 
     def _loaded(self, base: int, offset: int, size: int) -> _Value:
         kind = _ADDRESS_TYPES[self._family]
@@ -192,8 +188,9 @@ class _Registers:
         field = _ADDRESSES.get(self._family, {}).get(offset)
         if base == _NETWORK and field and size <= whole:
             return _Value(f"{self._family} {field}", size, (kind,), whole=0 if size == whole else whole)
-        if base == _LINK and offset in _ETHERNET and size == _ETHERNET[offset][1]:
-            return _Value(_ETHERNET[offset][0], size, (_ETHERNET[offset][2],))
+        if base == _LINK and (offset, size) in _ETHERNET:
+            field, kind = _ETHERNET[offset, size]
+            return _Value(field, size, (kind,))
         if base == _TRANSPORT and offset == _TCP_FLAGS and size == 1 and self._is_tcp:
             return _Value(f"{self._transport()} flags", size)
         if base == _TRANSPORT and offset in _PORTS and size == 2:
@@ -212,7 +209,7 @@ class _Registers:
         if self._protocol is None:
             return "th"
         protocol, place = self._protocol
-        if not any(text and text != _ETHERNET_ONLY for text in self._statements[place + 1 :]):
+        if not any(self._statements[place + 1 :]):
             self._statements[place] = ""
         return protocol
 

@@ -260,13 +260,14 @@ def _set(fields: Mapping[int, bytes]) -> Set:
 
     flags, data_type = number(_SET_FLAGS), number(_SET_DATA_TYPE)
     is_verdict_map = bool(flags & MAP) and data_type == datatypes.VERDICT
+    has_data = bool(flags & MAP) and not is_verdict_map
     description = netlink.attributes(fields.get(_SET_DESCRIPTION, b""))
     return Set(
         name=netlink.text(fields[_SET_NAME]),
         flags=flags,
         key_types=datatypes.names(number(_SET_KEY_TYPE)),
         key_size=number(_SET_KEY_SIZE),
-        data_types=datatypes.names(data_type) if flags & MAP and not is_verdict_map else (),
+        data_types=datatypes.names(data_type, number(_SET_DATA_SIZE)) if has_data else (),
         data_size=number(_SET_DATA_SIZE),
         is_verdict_map=is_verdict_map,
         size=netlink.number(description.get(_DESCRIPTION_SIZE, b"")),

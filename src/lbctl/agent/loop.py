@@ -39,9 +39,9 @@ _IN_DOUBT = frozenset({"apply", "look", "fight"})
 
 #: Seconds that facts are collected for behind a change.
 _GATHER = 0.1
-#: Seconds between two looks at what changed outside, at most; and from a look to the one that a report of the
-#: kernel asks for, at least.
-_LOOK, _LOOK_AGAIN = 2.0, 0.1
+#: Seconds between two looks at what changed outside, at most; and from a report of the kernel to the look,
+#: since programs change several tables, one after the other.
+_LOOK, _SETTLE = 2.0, 0.1
 #: Where the kernel has no mark of its rules, they are read: at most so often, and for this part of the time.
 _READ, _READ_PART = 2.0, 0.005
 #: The same where it says that rules have changed, of whatever table.
@@ -52,6 +52,8 @@ _PATIENCE = 1.0
 _AGAIN, _AGAIN_MOST = 1.0, 60.0
 #: Seconds within which so many repairs mean another writer, and the longest pause before the next repair.
 _WINDOW, _FIGHT, _TRUCE = 120.0, 5, 300.0
+#: Seconds within which repairs count as one: a reload of a firewall may take several transactions.
+_ONE = 1.0
 
 
 @dataclass(slots=True)
@@ -87,6 +89,8 @@ class Truce:
 
         Each further one doubles the pause, until there was none for a while after the last pause.
         """
+        if self._repairs and now - self._repairs[-1] < _ONE:
+            return False
         if self._repairs and now - self._repairs[-1] > self.pause + _WINDOW:
             self._repairs.clear()
             self.pause = _AGAIN
@@ -221,14 +225,14 @@ class Follower:
             reports.close()
 
     async def _look(self, reported: asyncio.Event) -> None:
-        """Look from time to time, and at once if the kernel reported a transaction."""
+        """Look from time to time, and soon after the kernel reported a transaction."""
         seen: object = None
-        read_next, pause, now = 0.0, _LOOK, self._host.clock()
+        read_next, pause = 0.0, _LOOK
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await reported.wait()
-                    await asyncio.sleep(now + _LOOK_AGAIN - self._host.clock())
+                    await asyncio.sleep(_SETTLE)
             reported.clear()
             now = self._host.clock()
             truce = now < self._truce.until

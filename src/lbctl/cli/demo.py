@@ -217,9 +217,11 @@ def _followed(
         time.sleep(_SETTLE)
         if not reached.is_set():
             return f"the rules do not follow within {_REACTION:.0f} s"
+    from lbctl.cli.output import count
+
     failed = sum(run.failures.values())
     seen = ", ".join(f"{number} {how}" for how, number in run.failures.items()) or "none failed"
-    print(f"  rules changed after {run.seconds:.2f} s; until then {run.made} connections: {seen}")
+    print(f"  rules changed after {run.seconds:.2f} s; until then {count(run.made, 'connection')}: {seen}")
     return f"{failed} of {run.made} connections failed" if failed and not may_fail else ""
 
 

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from lbctl.cli.context import working_on
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -58,6 +56,7 @@ def on_hosts(command: Callable[..., None]) -> Callable[..., None]:
         if not host:
             command(**words)
             return
+        from lbctl.cli.context import working_on
         from lbctl.cli.many import destinations, on_each
 
         found = destinations(host, words.get("config"))

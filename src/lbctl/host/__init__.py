@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lbctl.host.routes import Route, has_routes, links_back, links_in, route_to, routes_to
     from lbctl.host.sockets import Listening, listening
     from lbctl.host.tools import reported_version
-    from lbctl.host.units import applies_again, enabled, unit_file
+    from lbctl.host.units import applies_again, enabled, links_of, unit_file
 
 _HOMES = {
     "conntrack": (
@@ -45,7 +45,7 @@ _HOMES = {
     "routes": ("Route", "has_routes", "links_back", "links_in", "route_to", "routes_to"),
     "sockets": ("Listening", "listening"),
     "tools": ("reported_version",),
-    "units": ("applies_again", "enabled", "unit_file"),
+    "units": ("applies_again", "enabled", "links_of", "unit_file"),
 }
 
 __all__ = [
@@ -73,6 +73,7 @@ __all__ = [
     "links",
     "links_back",
     "links_in",
+    "links_of",
     "listening",
     "local_addresses",
     "need_privilege",

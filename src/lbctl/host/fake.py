@@ -163,6 +163,11 @@ class FakeHost:
         """See `Host`."""
         return tuple(sorted(path for path in self.files if fnmatch(path, pattern)))
 
+    def holding(self, word: str, patterns: Sequence[str]) -> tuple[str, ...]:
+        """See `Host`."""
+        paths = (path for pattern in patterns for path in self.glob(pattern))
+        return tuple(path for path in paths if word in self.files[path])
+
     def module(self, name: str) -> ModuleType | None:
         """See `Host`."""
         return self.modules.get(name)

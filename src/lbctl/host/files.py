@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lbctl.errors import ApplyFailed, IntentError
+from lbctl.model import inert
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -42,7 +43,7 @@ def read_bounded(source: str, limit: int = DEFAULT_LIMIT, *, hint: str = _LARGER
     except OSError as error:
         raise IntentError(f"{name} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise IntentError(f"{name!r} cannot be read: {error}") from error
+        raise IntentError(f'"{inert(str(name))}" cannot be read: {error}') from error
 
 
 def _read(stream: BinaryIO, name: str, limit: int, hint: str, *, own: bool = False) -> bytes:

@@ -104,6 +104,9 @@ class Host(Protocol):
     def glob(self, pattern: str) -> tuple[str, ...]:
         """Return the paths of the files that a pattern with `*` and `?` in names fits, in order."""
 
+    def holding(self, word: str, patterns: Sequence[str]) -> tuple[str, ...]:
+        """Return the paths of the files that fit one of some patterns, and whose text has a word in it."""
+
     def module(self, name: str) -> ModuleType | None:
         """Return a Python module that the distribution may have installed, or None."""
 
@@ -157,8 +160,8 @@ class Host(Protocol):
     ) -> None:
         """Take note of what is asked next, one by one: a host that is far away is asked for it in one go.
 
-        The programs of `runs` change nothing. `netlink` has its protocol and requests: they take the place of
-        earlier ones, and without any, no answer is kept.
+        What `fingerprints` has may be a pattern. The programs of `runs` change nothing. `netlink` has its
+        protocol and requests: they take the place of earlier ones, and without any, no answer is kept.
         """
 
     def kept(self, name: str, make: Callable[[], T]) -> AbstractContextManager[T]:
@@ -347,6 +350,11 @@ class LocalHost:
     def glob(self, pattern: str) -> tuple[str, ...]:
         """See `Host`."""
         return tuple(sorted(glob.glob(pattern)))  # noqa: PTH207 (a pattern that begins at the root)
+
+    def holding(self, word: str, patterns: Sequence[str]) -> tuple[str, ...]:
+        """See `Host`."""
+        paths = (path for pattern in patterns for path in self.glob(pattern))
+        return tuple(path for path in paths if word in (self.read(path) or ""))
 
     def module(self, name: str) -> ModuleType | None:
         """See `Host`. A module that is there but broken counts as missing."""

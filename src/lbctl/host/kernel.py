@@ -32,6 +32,7 @@ def kernel_module(host: Host, name: str) -> ModuleState:
         return ModuleState.LOADED
     release = (host.read("/proc/sys/kernel/osrelease") or "").strip()
     folder = f"/lib/modules/{release}"
+    host.expect(reads=[f"{folder}/modules.builtin", f"{folder}/modules.dep"])
     if f"/{name}.ko" in (host.read(f"{folder}/modules.builtin") or ""):
         return ModuleState.BUILT_IN
     loadable = host.read(f"{folder}/modules.dep")

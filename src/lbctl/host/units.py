@@ -11,12 +11,13 @@ if TYPE_CHECKING:
 _ADMINISTRATOR = "/etc/systemd/system"
 #: Where systemd looks for units, first to last.
 _FOLDERS = (_ADMINISTRATOR, "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+_PROGRAM = "lbctl"
 _APPLIES = re.compile(r"(?m)^\s*ExecStart\w*\s*=.*\blbctl\b.*\bapply\b")
 
 
 def unit_file(host: Host, unit: str) -> tuple[str, str] | None:
     """Return the path and the text of a unit; the first folder that has it decides."""
-    host.expect(reads=[f"{folder}/{unit}" for folder in _FOLDERS], globs=[*_additions(unit), _links(unit)])
+    host.expect(reads=[f"{folder}/{unit}" for folder in _FOLDERS], globs=[*_additions(unit), links_of(unit)])
     for folder in _FOLDERS:
         path = f"{folder}/{unit}"
         text = host.read(path)
@@ -27,7 +28,7 @@ def unit_file(host: Host, unit: str) -> tuple[str, str] | None:
 
 def enabled(host: Host, unit: str) -> str | None:
     """Return the link by which another unit starts this one; None where there is none."""
-    return next(iter(host.glob(_links(unit))), None)
+    return next(iter(host.glob(links_of(unit))), None)
 
 
 def applies_again(host: Host, unit: str) -> bool:
@@ -36,16 +37,12 @@ def applies_again(host: Host, unit: str) -> bool:
     By an addition to that unit, or by one of its own that is enabled and follows it.
     """
     tied = re.compile(rf"(?m)^\s*(?:PartOf|BindsTo|ReloadPropagatedFrom)\s*=.*\b{re.escape(unit)}")
-    patterns = _additions(unit)
-    host.expect(globs=patterns)
-    host.expect(reads=[path for pattern in patterns for path in host.glob(pattern)])
-    for folder in _FOLDERS:
-        if any(_APPLIES.search(host.read(path) or "") for path in host.glob(f"{folder}/{unit}.d/*.conf")):
+    for path in host.holding(_PROGRAM, _additions(unit)):
+        text = host.read(path) or ""
+        if not _APPLIES.search(text):
+            continue
+        if path.endswith(".conf") or (tied.search(text) and enabled(host, path.rpartition("/")[2])):
             return True
-        for path in host.glob(f"{folder}/*.service"):
-            text = host.read(path) or ""
-            if _APPLIES.search(text) and tied.search(text) and enabled(host, path.rpartition("/")[2]):
-                return True
     return False
 
 
@@ -54,5 +51,6 @@ def _additions(unit: str) -> list[str]:
     return [f"{folder}/{each}" for folder in _FOLDERS for each in (f"{unit}.d/*.conf", "*.service")]
 
 
-def _links(unit: str) -> str:
+def links_of(unit: str) -> str:
+    """Return the pattern of the links by which other units start this one."""
     return f"{_ADMINISTRATOR}/*.wants/{unit}"

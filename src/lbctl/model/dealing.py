@@ -11,14 +11,13 @@ such that all parts add up to N. That is what IPVS's `wlc` would do with the nex
 stays is taken from what ended since the count before: s = exp(-h) and a = (1 - s) / h, if connections end at
 the rate h.
 
-The bound: an endpoint is as far from its fair part as the forecast is wrong, |N' - N|·(its table share),
-plus the connections that end otherwise than forecast, plus N'/M for M slots, plus 1. `bench/least.py` holds it
+The bound: an endpoint is as far from its fair part as the forecast is wrong, |N' - N|·(its table share), plus
+the connections that end otherwise than forecast, plus N'/M for M slots, plus 1. `bench/least.py` holds it
 against IPVS's definition by simulation.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from math import exp, expm1, floor
@@ -30,25 +29,10 @@ from lbctl.model.schedule import schedule
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lbctl.model.intent import Family
-
 #: Slots of a table for each endpoint, at least in all, and at most if they are enough for one each.
 EACH, LEAST, MOST = 16, 64, 256
 #: Rates of ending that count as none, and that make no difference to faster ones.
 _SLOWEST, _FASTEST = 1e-6, 20.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deal:
-    """How many slots an endpoint (`Endpoint.to`) was dealt in a family, of as many as `slots_for` says."""
-
-    family: Family
-    to: str
-    slots: int
-
-    def __post_init__(self) -> None:
-        if self.slots < 1:
-            raise ValueError(f"{self.slots} slots were dealt to {self.to}")
 
 
 def slots_for(endpoints: int) -> int:

@@ -43,7 +43,7 @@ async def answers(name: str, access: Access) -> AsyncGenerator[Answer, None]:  #
     loop = asyncio.get_running_loop()
     seen, until = None, loop.time()
     while True:
-        events = _events(path.parent)
+        events = await asyncio.to_thread(_events, path.parent)
         # What changes from here on is an event, or found by the next look.
         with nullcontext() if events is None else closing(events):
             version = await asyncio.to_thread(_version, path)

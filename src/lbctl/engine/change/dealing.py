@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lbctl.engine.change import counters
-from lbctl.engine.inspect.established import Established
+from lbctl.engine.change.established import Established
 from lbctl.engine.record import history
 from lbctl.engine.record.verdicts import is_live
 from lbctl.errors import LbctlError, Unsupported

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from lbctl.engine.change.apply import perform
 from lbctl.engine.change.plan import plan
 from lbctl.engine.record import history, overrides
-from lbctl.errors import Damaged
+from lbctl.errors import Damaged, Stale
 from lbctl.model import Facts, diff
 
 if TYPE_CHECKING:
@@ -119,7 +119,11 @@ class Keeper:
             followed = self.followed()
             if followed is None:
                 return Kept()
-            return self._keep(followed)
+            try:
+                return self._keep(followed)
+            except Stale:
+                # Another program changed rules meanwhile: all of them are planned for.
+                return self._keep(followed)
 
     def _keep(self, followed: FollowedState) -> Kept:
         session, began = followed.session, self._host.clock()
@@ -131,8 +135,12 @@ class Keeper:
         known = self._generation is not None and made.before.generation == self._generation
         untouched = not made.changed or known or self._left is None or not diff(made.before, self._left)
         repaired = self._cause == cause and not untouched
-        self._left = None  # should the next line fail, what it leads to is no repair
-        notes = perform(session, made)
+        left, self._left = self._left, None  # should the next line fail, what it leads to is no repair
+        try:
+            notes = perform(session, made)
+        except Stale:
+            self._left = left
+            raise
         self._cause, self._left = cause, made.after
         if made.changed and mark is not None:
             # Rules that were read without a mark may have been changed before they were written.

@@ -133,6 +133,8 @@ class Session:
         self.need_privilege()
         store = self.place
         generation = self.backend.generation(self.host, self.driver)
+        if self.next_hops(owner).replaced:
+            return self.observe(owner)
         known = self.memory.recall(store, owner, generation)
         return known or self.memory.load(store, owner, generation, like) or self.observe(owner)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.engine.change.session import Session, open_session
 from lbctl.engine.inspect.checks import HostFacts, NotExamined, cheap_checks
+from lbctl.engine.inspect.direct import direct_return
 from lbctl.engine.inspect.sources import source_problems
 from lbctl.engine.inspect.surroundings import connection_table, takeover_settings, ways
 from lbctl.engine.record import history
@@ -86,6 +87,7 @@ def examine(
     passages: tuple[Passage, ...] = ()
     if intent is not None:
         seen += cheap_checks(facts, intent)
+        seen += direct_return(host, intent)
         passages, met = ways(host, intent)
         seen += met
     candidates = session.candidates if session else survey(host, known)

@@ -12,19 +12,23 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.engine.record import hops as recorded_hops
+from lbctl.engine.record.hops import RecordedHops
 from lbctl.errors import IntentError
-from lbctl.host import links, neighbours, route_to
+from lbctl.host import links, neighbours, routes_to
 from lbctl.model import Family, Forward, Hop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from lbctl.host import Host, Link
+    from lbctl.host import Host, Link, Route
     from lbctl.model import Address, Discovered, Effective, Endpoint, Intent, Service
 
 #: Seconds that endpoints have to answer, between two looks, and before one that did not answer is asked
 #: again.
 _PATIENCE, _PAUSE, _AGAIN = 1.0, 0.02, 10.0
+#: Seconds between two times that all are asked for, by what runs for long: packets that are sent on at
+#: ingress keep no entry of the neighbour table alive.
+_REFRESH = 30.0
 #: Endpoints that are asked for at once: the kernel keeps at least 128 entries of neighbours (gc_thresh1).
 _AT_ONCE = 128
 
@@ -39,8 +43,13 @@ class NextHops:
     found: Mapping[str, frozenset[Hop]] = field(default_factory=dict)
     #: Why an endpoint has none, by service and `Endpoint.to`.
     problems: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    #: True if an interface is another one than when the rules were written. The kernel takes the rules' hooks
+    #: away with the old one, and marks no change of the rules.
+    replaced: bool = False
     #: When endpoints were asked for that did not answer.
     silent: dict[Address, float] = field(default_factory=dict)
+    #: When all endpoints were asked for last.
+    asked: float = 0.0
     #: The services of an intent that need next hops.
     of: tuple[Intent, tuple[Service, ...]] | None = None
 
@@ -55,7 +64,9 @@ class NextHops:
         """Find the next hops of an intent; `answers` are those of sources."""
         services = self.services(intent)
         by_service = {service.name: tuple(_endpoints(service, answers)) for service in services}
-        segment = _Segment(host, recorded_hops.read(host, intent.owner), self.silent)
+        recorded = recorded_hops.read(host, intent.owner)
+        segment = _Segment(host, recorded.hops, self.silent)
+        self.replaced = any(segment.index(name) != index for name, index in recorded.links.items())
         segment.look(endpoint for endpoints in by_service.values() for endpoint in endpoints)
         problems: _Problems = {}
         found: dict[str, frozenset[Hop]] = {}
@@ -66,13 +77,29 @@ class NextHops:
         same = self.found == found
         self.found, self.problems = self.found if same else found, problems
 
+    def look(self, host: Host) -> object:
+        """Return what changes when a next hop does; ask for endpoints now and then. Cheap, for a long run."""
+        if self.of is None or not self.of[1]:
+            return None
+        now = host.clock()
+        hops = {hop for mine in self.found.values() for hop in mine}
+        if now - self.asked >= _REFRESH and host.may_change_network():
+            self.asked = now
+            solicit(host, ((hop.address, hop.device) for hop in hops))
+        wanted, names = {hop.address for hop in hops}, _interfaces(self.of[1], hops)
+        cards = {place: card for place, card in neighbours(host).items() if place[1] in wanted}
+        return cards, [link for link in links(host) if link.name in names]
+
     def note(self, host: Host, owner: str, effective: Effective | None) -> None:
         """Record the next hops that rules were written with; None for rules that were removed."""
-        if effective is None or not self.services(effective.file):
-            recorded_hops.write(host, owner, ())
-        else:
-            hops = {hop for service in effective.intent.services for hop in service.hops}
-            recorded_hops.write(host, owner, hops)
+        services = self.services(effective.file) if effective is not None else ()
+        if effective is None or not services:
+            recorded_hops.write(host, owner, RecordedHops())
+            return
+        hops = frozenset(hop for service in effective.intent.services for hop in service.hops)
+        names = _interfaces(services, hops)
+        indexes = {link.name: link.index for link in links(host) if link.name in names}
+        recorded_hops.write(host, owner, RecordedHops(hops=hops, links=indexes))
 
     def require(self, intent: Intent) -> None:
         """Raise `IntentError` for endpoints that take packets of an effective intent and have no next hop."""
@@ -94,6 +121,11 @@ class NextHops:
             )
 
 
+def _interfaces(services: Iterable[Service], hops: Iterable[Hop]) -> frozenset[str]:
+    """Return the interfaces that packets arrive at or leave by."""
+    return frozenset((*(hop.device for hop in hops), *(n for each in services for n in each.interfaces)))
+
+
 def _endpoints(service: Service, answers: Mapping[str, Discovered]) -> Iterator[Endpoint]:
     yield from service.endpoints
     if service.discover is not None and (answer := answers.get(service.name)) is not None:
@@ -111,14 +143,19 @@ class _Segment:
         self._hops: dict[Address, Hop] = {}
         self._reasons: dict[Address, str] = {}
 
+    def index(self, name: str) -> int | None:
+        """Return the kernel's number of a link; None if there is none of that name."""
+        return next((link.index for link in self._links.values() if link.name == name), None)
+
     def look(self, endpoints: Iterable[Endpoint]) -> None:
         """Find the next hops of endpoints: in the neighbour table, by asking, or on record."""
         wanted = {each.address: each.mac for each in endpoints if each.address is not None}
         self._take(wanted)
+        routes = routes_to(self._host, [address for address in wanted if address not in self._hops])
         asked = {
             address: device
-            for address in wanted
-            if address not in self._hops and (device := self._device(address)) is not None
+            for address, route in routes.items()
+            if (device := self._device(address, route)) is not None
         }
         now = self._host.clock()
         for address, device in asked.items():
@@ -152,9 +189,8 @@ class _Segment:
         self._hops[address] = Hop(address=address, device=link.name, source=link.mac, mac=mac)
         self._silent.pop(address, None)
 
-    def _device(self, address: Address) -> Link | None:
+    def _device(self, address: Address, route: Route) -> Link | None:
         """Return the link that an address is on; None, with a reason, if it is on none."""
-        route = route_to(self._host, address)
         link = next((each for each in self._links.values() if each.name == route.device), None)
         if route.local:
             self._reasons[address] = "it is an address of this host"

@@ -35,6 +35,8 @@ _UNTRUSTED = 13
 #: What every command is going to ask for.
 _TOOLS = (
     "nft",
+    "perl",
+    "dot",
     "conntrack",
     "ip",
     *(
@@ -60,6 +62,8 @@ _VERSIONED = frozenset(
 )
 #: These say the same each time.
 _ABOUT_TOOLS = frozenset({"--version", "--help"})
+#: What makes a path a pattern.
+_PATTERN = frozenset("*?[")
 _LOCK_PAUSE = 0.2
 _FIRST_LOCK, _LAST_LOCK = 5, 9
 _FRAME = struct.Struct("=I")
@@ -91,6 +95,9 @@ class RemoteHost:
         self._saved: dict[str, str | None] | None = None
         self._refusal: str | None = None
         self._locks: dict[str, int] = {}
+        #: The files of the locks that were held at the beginning, which counts until some time has passed.
+        self._locked: set[str] = set()
+        self._waited = False
         self._has_netlink = False
         #: What was asked ahead of time, each to be used once.
         self._answers: dict[bytes, list[bytes]] = {}
@@ -170,6 +177,12 @@ class RemoteHost:
             self.expect(globs=[pattern])
         return self._globs[pattern]
 
+    def holding(self, word: str, patterns: Sequence[str]) -> tuple[str, ...]:
+        """See `Host`."""
+        self._greet()
+        (found,) = self._ask(RemoteRequest(verb="holding", words=(word, *patterns)))
+        return tuple(found.text.splitlines())
+
     def expect(
         self,
         *,
@@ -202,7 +215,10 @@ class RemoteHost:
             if pattern not in self._globs:
                 yield RemoteRequest(verb="glob", words=(pattern,)), partial(self._take_glob, pattern)
         for path in fingerprints:
-            if path not in self._prints:
+            if _PATTERN & set(path):
+                if path not in self._globs:
+                    yield RemoteRequest(verb="prints", words=(path,)), partial(self._take_prints, path)
+            elif path not in self._prints:
                 yield RemoteRequest(verb="fingerprint", words=(path,)), partial(self._take_print, path)
 
     def _take_read(self, path: str, reply: RemoteReply) -> None:
@@ -215,6 +231,12 @@ class RemoteHost:
 
     def _take_print(self, path: str, reply: RemoteReply) -> None:
         self._prints[path] = None if reply.status else ":".join(reply.text.split())
+        self._globs[path] = () if reply.status else (path,)
+
+    def _take_prints(self, pattern: str, reply: RemoteReply) -> None:
+        pairs = [line.partition(" ") for line in reply.text.splitlines()]
+        self._globs[pattern] = tuple(sorted(path for path, _, _ in pairs))
+        self._prints |= {path: ":".join(rest.split()) for path, _, rest in pairs}
 
     def _take_run(self, words: tuple[str, ...], reply: RemoteReply) -> None:
         if len(words) == 2 and words[1] in _ABOUT_TOOLS:
@@ -320,7 +342,10 @@ class RemoteHost:
     def is_locked(self, name: str) -> bool:
         """See `Host`."""
         self._greet()
-        (found,) = self._ask(RemoteRequest(verb="held", words=(self._file(name, "lock"),)))
+        file = self._file(name, "lock")
+        if not self._waited:
+            return file in self._locked or name in self._locks
+        (found,) = self._ask(RemoteRequest(verb="held", words=(file,)))
         return not found.status
 
     def socket_path(self, name: str) -> Path:  # noqa: ARG002 (the protocol's)
@@ -445,6 +470,7 @@ class RemoteHost:
     def sleep(self, seconds: float) -> None:
         """See `Host`. What was read before is read again."""
         time.sleep(seconds)
+        self._waited = True
         self._forget_read()
         self._saved = self._known = None
 
@@ -492,16 +518,23 @@ class RemoteHost:
         """Learn at once what every command asks for."""
         if self._facts:
             return
-        first = RemoteRequest(verb="hello", words=(*_TOOLS, "perl", "dot"))
+        tools = tuple(f"+{tool}" if tool in _VERSIONED else tool for tool in _TOOLS)
+        first = RemoteRequest(verb="hello", words=tools)
+        self._tools = dict.fromkeys(_TOOLS)
         hello, *replies = self._ask(first, *_STATE, *map(_reading, _FILES))
         self._began = time.monotonic()
         for line in hello.text.splitlines():
             word, _, rest = line.partition(" ")
-            if word == "tool":
-                tool, _, path = rest.partition(" ")
-                self._tools[tool] = _path(path)
-            else:
-                self._facts[word] = rest
+            name, _, more = rest.partition(" ")
+            match word:
+                case "tool":
+                    self._tools[name] = _path(more)
+                case "about":
+                    self._about[name, "--version"] = Completed(code=0, out=f"{more}\n", err="")
+                case "locked":
+                    self._locked.add(name)
+                case _:
+                    self._facts.setdefault(word, rest)
         try:
             float(self._facts["now"]), float(self._facts["uptime"].split()[0])
         except (KeyError, IndexError, ValueError):
@@ -511,16 +544,6 @@ class RemoteHost:
         self._take_state(*replies[: len(_STATE)])
         for path, reply in zip(_FILES, replies[len(_STATE) :], strict=True):
             self._take_read(path, reply)
-        self._learn_more()
-
-    def _learn_more(self) -> None:
-        """Have every tool say its version, and the kernel what it is built with, in one round trip."""
-        tools = [path for name, path in self._tools.items() if path and name in _VERSIONED]
-        release = (self._read.get("/proc/sys/kernel/osrelease") or "").strip()
-        self.expect(
-            reads=[f"/lib/modules/{release}/modules.builtin"],
-            runs=[(path, "--version") for path in dict.fromkeys(tools)],
-        )
 
     def _take_state(self, saved: RemoteReply, known: RemoteReply) -> None:
         self._known = {} if known.status else dict(_files(known.out))

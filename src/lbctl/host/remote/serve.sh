@@ -96,10 +96,12 @@ take() {
 
 # answer STATUS: with what is in $out and $err.
 answer() {
-    size=$(wc -c <"$out") messages=$(wc -c <"$err")
-    printf '%s %s %s %s\n' "$number" "$1" "$((size))" "$((messages))" || exit 0
-    [ "$((size))" -eq 0 ] || cat "$out" || exit 0
-    [ "$((messages))" -eq 0 ] || cat "$err" || exit 0
+    size=0 messages=0
+    [ ! -s "$out" ] || size=$(($(wc -c <"$out")))
+    [ ! -s "$err" ] || messages=$(($(wc -c <"$err")))
+    printf '%s %s %s %s\n' "$number" "$1" "$size" "$messages" || exit 0
+    [ "$size" -eq 0 ] || cat "$out" || exit 0
+    [ "$messages" -eq 0 ] || cat "$err" || exit 0
 }
 
 # sync_file FILE: on the disk before it gets its name.
@@ -132,8 +134,10 @@ network=${network##*\[}
 network=${network%%\]*}
 case $network in '' | *[!0-9]*) network=0 ;; esac
 boot=$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)
+mark=
+if has perl && [ -n "$getsockopt" ]; then mark=$(perl -e "$cookie" "$getsockopt" 2>/dev/null); fi
 # What is saved for a network namespace that is not the host's own dies with it.
-if first_network; then shelf=$lib; else shelf=$run/network-$boot-$network; fi
+if first_network; then shelf=$lib; else shelf=$run/network-$boot-${mark:-net-$network}; fi
 
 # on TOOL…: the path of each, as far as they are there.
 find_tool() {
@@ -148,6 +152,13 @@ find_tool() {
     done
     unset IFS
     return 1
+}
+
+# fingerprint FILE: what tells it from any that replaces it, on one line.
+fingerprint() {
+    place=$(readlink -f "$1" 2>/dev/null) || place=$1
+    about=$(stat -L -c %d:%i:%s:%Y "$1" 2>/dev/null) || about=$(ls -lLni "$1" 2>/dev/null)
+    printf '%s:%s\n' "$place" "$about"
 }
 
 # look FILE MOST: its contents, up to so many bytes and one more.
@@ -291,8 +302,20 @@ serve() {
                 printf 'network %s\n' "$network"
                 printf 'uptime %s\n' "$(cat /proc/uptime)"
                 printf 'now %s\n' "$(date +%s)"
-                has perl && [ -n "$getsockopt" ] && printf 'cookie %s\n' "$(perl -e "$cookie" "$getsockopt" 2>/dev/null)"
-                for tool in "$@"; do printf 'tool %s %s\n' "$tool" "$(find_tool "$tool")"; done
+                printf 'cookie %s\n' "$mark"
+                for tool in "$@"; do
+                    # One that decides by its version how it is used is marked.
+                    path=$(find_tool "${tool#+}") || continue
+                    printf 'tool %s %s\n' "${tool#+}" "$path"
+                    [ "$tool" = "${tool#+}" ] || printf 'about %s %s\n' "$path" "$("$path" --version 2>/dev/null)"
+                done
+                set +f
+                for path in "$run"/*."$network.lock" "$run"/*."$network.lock.d"; do
+                    set -f
+                    name=${path##*/}
+                    if [ -e "$path" ] && held "${name%.d}"; then printf 'locked %s\n' "${name%.d}"; fi
+                done
+                set -f
             } >"$out"
             ;;
         run) "$@" <"$in" >"$out" 2>"$err" ;;
@@ -300,6 +323,30 @@ serve() {
         write) [ -f "$1" ] && dd if="$in" of="$1" bs=65536 conv=notrunc 2>/dev/null ;;
         exists) [ -e "$1" ] ;;
         which) find_tool "$1" >"$out" ;;
+        prints) # PATTERN: the files that it fits, each with what tells it from others
+            IFS=
+            set +f
+            for path in $1; do
+                set -f
+                unset IFS
+                [ ! -e "$path" ] || printf '%s %s\n' "$path" "$(fingerprint "$path")"
+            done >"$out"
+            set -f
+            unset IFS
+            ;;
+        holding) # WORD PATTERN…: the files that fit, and that have the word in them
+            word=$1
+            shift
+            IFS=
+            set +f
+            for pattern in "$@"; do
+                # shellcheck disable=SC2086
+                grep -lsF -e "$word" $pattern </dev/null
+            done >"$out"
+            set -f
+            unset IFS
+            return 0
+            ;;
         glob)
             IFS=
             set +f
@@ -312,10 +359,7 @@ serve() {
             ;;
         fingerprint)
             [ -e "$1" ] || return 1
-            {
-                readlink -f "$1" || printf '%s\n' "$1"
-                stat -L -c %d:%i:%s:%Y "$1" 2>/dev/null || ls -lLni "$1"
-            } >"$out" 2>/dev/null
+            fingerprint "$1" >"$out"
             ;;
         netlink) perl "$dir/netlink.pl" <"$in" >"$out" 2>"$err" ;;
         place)
@@ -372,7 +416,7 @@ if [ "$(id -u)" != 0 ]; then
     printf 'lbctl: this user is not root, and sudo did not make it root\n' >&2
     exit 77
 fi
-for tool in cat dd ls mkdir mv rm wc; do
+for tool in cat cp date dd grep id ls mkdir mv rm tr uname wc; do
     has "$tool" || { printf 'lbctl: this host lacks the program %s\n' "$tool" >&2; exit 69; }
 done
 folder "$run" 755 || { printf 'lbctl: %s is a link, or other users can write to it\n' "$run" >&2; exit 77; }

@@ -1,0 +1,232 @@
+"""Direct server return on a switch: real hosts, real connections, nothing tracked by the balancer."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lbctl_nftables import layout
+from support.network import intent, service
+from support.segment import CLIENTS4, SERVERS4, SERVERS6, SERVICE4, SERVICE6, Segment, tally
+
+LISTEN = [f"{at}:80/{kind}" for at in (SERVICE4, f"[{SERVICE6}]") for kind in ("tcp", "udp")]
+EVERY = (*SERVERS4, *SERVERS6)
+RULES = ("round-robin", "source-hash", "maglev")
+
+
+@pytest.fixture
+def segment(tmp_path: Path) -> Iterator[Segment]:
+    made = Segment(tmp_path)
+    yield made
+    made.close()
+
+
+def direct(*endpoints: str, **keys: object) -> str:
+    return service("far", LISTEN, *endpoints, forward="dsr", **keys)
+
+
+def apply(segment: Segment, text: str) -> None:
+    done = segment.lbctl("apply", "--yes", config=text)
+    assert done.code == 0, done.err + done.out
+    # What was written reads back as it was meant, and has the shares that were asked for.
+    planned = segment.lbctl("plan", "--exit-code", "--rules", config=text)
+    assert planned.code == 0, planned.out
+
+
+def status(segment: Segment) -> dict[str, dict[str, object]]:
+    [found] = segment.lbctl("status", "--output", "json").json["services"]
+    return {endpoint["to"]: endpoint for endpoint in found["endpoints"]}
+
+
+def tracked(segment: Segment) -> int:
+    return len(segment.balancer.run("conntrack", "-L").splitlines())
+
+
+@pytest.mark.parametrize("driver", ["libnftables", "nft"])
+def test_round_robin_is_exact_for_each_family_and_protocol(segment: Segment, driver: str) -> None:
+    text = intent(direct(*EVERY))
+    assert segment.lbctl("apply", "--yes", "--driver", driver, config=text).code == 0
+    for address in (SERVICE4, SERVICE6):
+        start = SERVERS4.index(segment.ask(1, address)[0])
+        order = (SERVERS4[start + 1 :] + SERVERS4[: start + 1]) * 10
+        assert segment.ask(30, address) == list(order)
+        answers = segment.datagrams(6, 3, address)
+        assert all(len(set(heard)) == 1 for heard in answers), answers
+        assert tally(heard[0] for heard in answers) == [2, 2, 2]
+    found = status(segment)
+    assert sum(int(str(each["connections"])) for each in found.values()) == 74
+    assert tracked(segment) == 0
+    # The switch knows the client behind its own port alone: the balancer sends with its own MAC address.
+    assert segment.port_of(segment.mac(segment.client)) == {"client"}
+
+
+@pytest.mark.parametrize("scheduler", ["source-hash", "maglev"])
+def test_a_hash_leads_a_client_to_one_server_whatever_it_sends(segment: Segment, scheduler: str) -> None:
+    apply(segment, intent(direct(*EVERY, scheduler=scheduler)))
+    chosen = {client: segment.ask(1, source=client)[0] for client in CLIENTS4}
+    assert min(tally(chosen.values())) >= 4
+    for client in CLIENTS4[:5]:
+        assert set(segment.ask(3, source=client)) == {chosen[client]}
+    assert {answer for heard in segment.datagrams(3, 3) for answer in heard} == {chosen[CLIENTS4[0]]}
+    assert len(set(segment.ask(5, SERVICE6))) == 1
+    assert tracked(segment) == 0
+    counts = status(segment)
+    # Connections are counted, and not their packets: 40 + 15 of TCP, 9 datagrams.
+    assert sum(int(str(counts[server]["connections"])) for server in SERVERS4) == 64
+    assert {each["established"] for each in counts.values()} == {None}
+
+
+def test_connections_outlive_weights_drains_and_endpoints(segment: Segment) -> None:
+    apply(segment, intent(direct(*EVERY)))
+    held = [segment.connect() for _ in range(9)]
+    assert tally(each.server for each in held) == [3, 3, 3]
+    assert status(segment)[SERVERS4[0]]["established"] == 3
+    drained = segment.lbctl("drain", f"far/{SERVERS4[0]}", "--yes")
+    assert drained.code == 0, drained.err
+    assert tally(segment.ask(10)) == [0, 5, 5]
+    weighted = direct(*EVERY[1:]) + f'[[service.endpoint]]\naddress = "{SERVERS4[0]}"\nweight = 2\n'
+    apply(segment, intent(weighted))
+    assert tally(segment.ask(10)) == [0, 5, 5]
+    apply(segment, intent(direct(SERVERS4[2], *SERVERS6)))
+    assert tally(segment.ask(4)) == [0, 0, 4]
+    assert [each.say() for each in held] == [each.server for each in held]
+    # The client's end of a connection is known: a new one from the same port is balanced anew.
+    for each in held:
+        each.close()
+    assert tally(segment.ask(3)) == [0, 0, 3]
+
+
+@pytest.mark.parametrize("scheduler", ["source-hash", "maglev"])
+def test_a_hash_moves_connections_of_a_drained_server_alone(segment: Segment, scheduler: str) -> None:
+    apply(segment, intent(direct(*EVERY, scheduler=scheduler)))
+    held = [segment.connect(source=client) for client in CLIENTS4]
+    before = [each.server for each in held]
+    planned = segment.lbctl("drain", f"far/{SERVERS4[1]}", "--yes")
+    assert planned.code == 0, planned.err
+    assert "established connections are lost" in planned.out + planned.err
+    after = [each.say() for each in held]
+    stay = [(a, b) for a, b in zip(before, after, strict=True) if a != SERVERS4[1]]
+    assert stay
+    assert all(a == b for a, b in stay)
+    assert {b for a, b in zip(before, after, strict=True) if a == SERVERS4[1]} == {"lost"}
+    assert segment.lbctl("activate", f"far/{SERVERS4[1]}", "--yes").code == 0
+    assert [segment.ask(1, source=client)[0] for client in CLIENTS4] == before
+
+
+def test_new_connections_beyond_the_limit_go_by_a_hash(
+    segment: Segment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "MAX_FLOWS", 4)
+    layout.declarations.cache_clear()
+    try:
+        text = intent(direct(*EVERY))
+        apply(segment, text)
+        held = [segment.connect() for _ in range(12)]
+    finally:
+        layout.declarations.cache_clear()
+    assert len({each.server for each in held[4:]}) == 1
+    assert [each.say() for each in held] == [each.server for each in held]
+    diagnosis = segment.lbctl("doctor", "--output", "json", config=text)
+    assert "flows-full" in {each["code"] for each in json.loads(diagnosis.out)["problems"]}
+
+
+def test_a_server_with_another_mac_address_is_found_again(segment: Segment) -> None:
+    text = intent(direct(*EVERY))
+    apply(segment, text)
+    server = segment.servers[0]
+    server.ip("link", "set", "eth0", "address", "02:00:00:00:00:99")
+    segment.balancer.ip("neigh", "flush", "all")
+    planned = segment.lbctl("plan", "--exit-code", config=text)
+    assert planned.code == 1
+    apply(segment, text)
+    assert tally(segment.ask(6)) == [2, 2, 2]
+    # One that does not answer keeps the address that it had.
+    server.ip("link", "set", "eth0", "down")
+    segment.balancer.ip("neigh", "flush", "all")
+    assert segment.lbctl("plan", "--exit-code", config=text).code == 0
+
+
+def test_an_interface_that_is_made_anew_gets_its_rules_back(segment: Segment) -> None:
+    text = intent(direct(*EVERY))
+    apply(segment, text)
+    segment.replug()
+    planned = segment.lbctl("plan", "--exit-code", config=text)
+    assert planned.code == 1, planned.out
+    apply(segment, text)
+    assert tally(segment.ask(6)) == [2, 2, 2]
+
+
+def test_rules_that_others_change_are_seen_and_repaired(segment: Segment) -> None:
+    text = intent(direct(*EVERY, scheduler="source-hash"))
+    apply(segment, text)
+    for change in (
+        "flush chain netdev lbctl.ip ingress-eth0; delete table netdev lbctl.ip6",
+        'add rule netdev lbctl.ip service-far ether daddr set 02:00:00:00:00:01 fwd to "eth0"',
+        "add rule netdev lbctl.ip service-far iifname eth0 drop",
+    ):
+        segment.balancer.run("nft", change)
+        assert segment.lbctl("plan", "--exit-code", config=text).code == 1, change
+    apply(segment, text)
+    assert segment.lbctl("remove", "--yes").code == 0
+    assert "lbctl" not in segment.balancer.run("nft", "list", "ruleset")
+
+
+def test_clients_that_are_not_allowed_are_refused(segment: Segment) -> None:
+    apply(segment, intent(direct(*EVERY, deny=[CLIENTS4[1]])))
+    assert len(segment.ask(3)) == 3
+    with pytest.raises(ConnectionRefusedError):
+        segment.ask(1, source=CLIENTS4[1])
+
+
+def test_a_translated_listener_wins_over_a_range_of_direct_return(segment: Segment) -> None:
+    far = service("far", f"{SERVICE4}:70-90/tcp", *SERVERS4, forward="dsr")
+    near = service("near", f"{SERVICE4}:81/tcp", f"{SERVERS4[0]}:80")
+    apply(segment, intent(far, near))
+    assert tally(segment.ask(6)) == [2, 2, 2]
+    assert "service-near" in segment.balancer.run("nft", "list", "map", "ip", "lbctl", "services")
+    assert ". 81 : return" in segment.balancer.run("nft", "list", "map", "netdev", "lbctl.ip", "services")
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "reason"),
+    [
+        (("198.51.100.7",), "no link of this host leads there"),
+        (("192.0.2.250",), "does not answer on eth0"),
+        (("192.0.2.100",), "an address of this host"),
+    ],
+)
+def test_endpoints_off_the_segment_are_an_error_of_the_plan(
+    segment: Segment, endpoints: tuple[str, ...], reason: str
+) -> None:
+    far = service("far", f"{SERVICE4}:80/tcp", *endpoints, forward="dsr")
+    planned = segment.lbctl("plan", config=intent(far))
+    assert planned.code == 2
+    assert reason in planned.err
+    assert "lbctl" not in segment.balancer.run("nft", "list", "ruleset")
+
+
+def test_a_mac_address_of_the_file_needs_no_answer(segment: Segment) -> None:
+    text = service("far", f"{SERVICE4}:80/tcp", forward="dsr") + (
+        f'[[service.endpoint]]\naddress = "192.0.2.250"\nmac = "{segment.mac(segment.servers[2])}"\n'
+    )
+    apply(segment, intent(text))
+    assert segment.ask(2) == [SERVERS4[2]] * 2
+
+
+def test_iptables_refuses_it_by_name(segment: Segment) -> None:
+    refused = segment.lbctl("plan", "--backend", "iptables", config=intent(direct(*EVERY)))
+    assert refused.code == 3
+    assert "forward dsr" in refused.err
+
+
+def test_a_change_of_the_way_reports_what_is_lost(segment: Segment) -> None:
+    segment.balancer.write("/proc/sys/net/ipv4/ip_forward", "1")
+    translated = service("far", f"{SERVICE4}:80/tcp", *SERVERS4)
+    returned = service("far", f"{SERVICE4}:80/tcp", *SERVERS4, forward="dsr")
+    for first, second in ((translated, returned), (returned, translated)):
+        apply(segment, intent(first))
+        planned = segment.lbctl("plan", config=intent(second))
+        assert "established connections of far are lost" in planned.out + planned.err
+    apply(segment, intent(returned))
+    assert tally(segment.ask(6)) == [2, 2, 2]

@@ -1,0 +1,213 @@
+"""Work on a host over ssh: whatever lbctl does here it does there, where nothing of it is installed."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from lbctl.conformance.network import HOST4
+from support.far_hosts import FarHost, trips
+from support.network import Network, intent, service
+
+PORTS = (8001, 8002, 8003)
+WEB = intent(service("web", "80/tcp", "8001", "8002"))
+WIDER = intent(service("web", "80/tcp", "8001", "8002", "8003"))
+#: Connections that are cut; 100 for a whole night.
+KILLS = int(os.environ.get("LBCTL_KILLS", "10"))
+
+
+@pytest.fixture
+def far(network: Network) -> FarHost:
+    network.local_endpoints(PORTS)
+    return FarHost(network)
+
+
+def test_a_service_is_managed_from_elsewhere(network: Network, far: FarHost) -> None:
+    before, options = network.rules(), ("--driver", "nft")
+    assert far.lbctl("apply", "--yes", *options, config=WEB).code == 0
+    assert Counter(network.ask(network.client, HOST4, 80, 8)) == {"8001": 4, "8002": 4}
+    assert far.lbctl("drain", "web/8002", "--yes").code == 0
+    assert set(network.ask(network.client, HOST4, 80, 4)) == {"8001"}
+    assert far.lbctl("activate", "web/8002", "--yes").code == 0
+    assert far.lbctl("weight", "web/8001", "3", "--yes").code == 0
+    assert Counter(network.ask(network.client, HOST4, 80, 8)) == {"8001": 6, "8002": 2}
+    shown = far.lbctl("status", "--output", "json", *options).json
+    assert [each["wanted"] for each in shown["services"][0]["endpoints"]] == ["3/4", "1/4"]
+    assert far.lbctl("apply", "--yes", *options, config=WIDER).code == 0
+    assert far.lbctl("rollback", "--yes").code == 0
+    assert [line.split()[0] for line in far.lbctl("history").out.splitlines()[1:]] == ["1", "2", "3"]
+    assert far.lbctl("remove", "--yes").code == 0
+    assert network.rules() == before
+
+
+@pytest.mark.parametrize(("shell", "driver"), [("bash", "legacy"), ("dash", "nf_tables")])
+def test_a_poor_host_is_enough(network: Network, shell: str, driver: str) -> None:
+    network.local_endpoints(PORTS)
+    far, options = FarHost(network, shell, poor=True), ("--backend", "iptables", "--driver", driver)
+    first = far.lbctl("apply", "--yes", *options, config=WEB)
+    assert (first.code, 1 < trips(first) <= 25) == (0, True), first.err
+    assert Counter(network.ask(network.client, HOST4, 80, 8)) == {"8001": 4, "8002": 4}
+    same = far.lbctl("plan", *options, config=WEB)
+    assert "Nothing to change" in same.out
+    assert 1 < trips(same) <= 12, same.err
+    assert far.lbctl("remove", "--yes").code == 0
+    assert "LBCTL" not in network.rules()
+
+
+def test_lbctl_on_that_host_sees_the_same_state(network: Network, far: FarHost) -> None:
+    assert far.lbctl("apply", "--yes", config=WEB).code == 0
+    assert "Nothing to change" in network.lbctl("plan", config=WEB).out
+    assert network.lbctl("history").out == far.lbctl("history").out
+    assert network.lbctl("apply", "--yes", config=WIDER).code == 0
+    assert far.lbctl("rollback", "--yes").code == 0
+    assert Counter(network.ask(network.client, HOST4, 80, 4)) == {"8001": 2, "8002": 2}
+
+
+def test_few_round_trips(far: FarHost) -> None:
+    first = far.lbctl("apply", "--yes", config=WEB)
+    assert first.code == 0
+    assert 1 < trips(first) <= 25, first.err
+    same = far.lbctl("plan", config=WEB)
+    assert "Nothing to change" in same.out
+    assert 1 < trips(same) <= 12, same.err
+
+
+def start(far: FarHost, network: Network, *words: str) -> subprocess.Popen[str]:
+    """Start the real program on the client, in a process of its own."""
+    with network.client.entered():
+        return subprocess.Popen(
+            [sys.executable, "-sP", "-m", "lbctl", *words, "--host=far"],
+            env={**os.environ, **far.env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+@pytest.mark.parametrize("driver", ["nft", "legacy"])
+def test_a_trial_reverts_by_itself_after_the_connection_is_lost(
+    network: Network, far: FarHost, driver: str
+) -> None:
+    options = ("--backend", "nftables" if driver == "nft" else "iptables", "--driver", driver)
+    assert far.lbctl("apply", "--yes", *options, config=WEB).code == 0
+    before = network.rules()
+    path = network.folder / "wider.toml"
+    path.write_text(WIDER, encoding="utf-8")
+    trial = start(far, network, "apply", "--yes", "--trial=3s", *options, f"--config={path}")
+    assert trial.stdout
+    assert any("Applied on trial" in line for line in trial.stdout)
+    assert "8003" in network.rules()
+    os.kill(ssh_of(far), signal.SIGKILL)
+    trial.kill()
+    trial.communicate()
+    await_rules(network, before)
+    assert "trial, reverted" in far.lbctl("history").out
+    assert "Nothing to change" in far.lbctl("plan", *options, config=WEB).out
+
+
+def test_a_trial_is_confirmed_from_elsewhere(network: Network, far: FarHost) -> None:
+    assert far.lbctl("apply", "--yes", config=WEB).code == 0
+    path = network.folder / "wider.toml"
+    path.write_text(WIDER, encoding="utf-8")
+    trial = start(far, network, "apply", "--yes", "--trial=60s", f"--config={path}")
+    assert trial.stdout
+    assert any("Applied on trial" in line for line in trial.stdout)
+    assert far.lbctl("confirm").code == 0
+    trial.communicate()
+    assert trial.returncode == 0
+    assert "trial, confirmed" in far.lbctl("history").out
+    assert "8003" in network.rules()
+
+
+def test_what_a_cut_connection_leaves_is_old_or_new(network: Network, far: FarHost) -> None:
+    states = {}
+    for text in (WEB, WIDER):
+        assert far.lbctl("apply", "--yes", config=text).code == 0
+        states[text] = network.rules()
+    rng = random.Random(7)
+    began = time.monotonic()
+    assert far.lbctl("apply", "--yes", config=WEB).code == 0
+    usual = time.monotonic() - began
+    current, cut = WEB, 0
+    for number in range(KILLS):
+        wanted = WIDER if current == WEB else WEB
+        path = network.folder / f"kill-{number}.toml"
+        path.write_text(wanted, encoding="utf-8")
+        lines = count(far)
+        process = start(far, network, "apply", "--yes", f"--config={path}")
+        while process.poll() is None and count(far) == lines:
+            time.sleep(0.005)
+        time.sleep(rng.random() * usual)
+        if process.poll() is None:
+            os.kill(ssh_of(far), signal.SIGKILL)
+            cut += 1
+        said = process.communicate()[0]
+        assert process.returncode in {0, 3, 6}, said
+        assert network.rules() in states.values(), said
+        done = far.lbctl("apply", "--yes", config=wanted)
+        assert done.code == 0, done.err
+        assert network.rules() == states[wanted]
+        current = wanted
+    assert cut
+    assert set(network.ask(network.client, HOST4, 80, 6)) <= {"8001", "8002", "8003"}
+
+
+def count(far: FarHost) -> int:
+    return len(far.pids.read_text().splitlines()) if far.pids.exists() else 0
+
+
+def ssh_of(far: FarHost) -> int:
+    """The process that was started last in the place of ssh."""
+    return int(far.pids.read_text().splitlines()[-1])
+
+
+def await_rules(network: Network, wanted: str) -> None:
+    until = time.monotonic() + 60
+    while network.rules() != wanted:
+        assert time.monotonic() < until, network.rules()
+        time.sleep(0.2)
+
+
+def test_a_lock_is_respected_and_one_of_a_dead_process_is_not(network: Network) -> None:
+    network.local_endpoints(PORTS)
+    far = FarHost(network, poor=True)
+    assert far.lbctl("apply", "--yes", config=WEB).code == 0
+    inode = network.host.run("readlink", "/proc/self/ns/net").strip()[5:-1]
+    lock = network.folder / "run" / f"lbctl.{inode}.lock.d"
+    lock.mkdir()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    (lock / "holder").write_text(f"{os.getpid()} {boot}\n")
+    held = far.lbctl("apply", "--yes", config=WIDER)
+    assert (held.code, f"process {os.getpid()}" in held.err) == (7, True), held.err
+    (lock / "holder").write_text(f"{os.getpid()} 00000000-0000-0000-0000-000000000000\n")
+    assert far.lbctl("apply", "--yes", config=WIDER).code == 0
+    assert not lock.exists()
+
+
+def test_state_behind_a_link_or_for_others_is_refused(network: Network, far: FarHost) -> None:
+    elsewhere = network.folder / "elsewhere"
+    elsewhere.mkdir()
+    (network.folder / "run").symlink_to(elsewhere)
+    refused = far.lbctl("apply", "--yes", config=WEB)
+    assert (refused.code, "is a link" in refused.err) == (3, True), refused.err
+    assert not list(elsewhere.iterdir())
+    (network.folder / "run").unlink()
+    (network.folder / "run").mkdir(mode=0o777)
+    (network.folder / "run").chmod(0o777)
+    assert far.lbctl("plan", config=WEB).code == 3
+    assert "web" not in network.rules()
+
+
+def test_several_hosts_end_in_a_table(network: Network, far: FarHost) -> None:
+    both = f'{WEB}\n[hosts]\none = "far"\ntwo = "root@far2:2222"\n'
+    done = far.lbctl("plan", "--parallel=2", "--output=json", config=both, host="all")
+    assert (done.code, [each["exit"] for each in done.json["hosts"]]) == (0, [0, 0])
+    assert [each["document"]["changed"] for each in done.json["hosts"]] == [True, True]
+    text = far.lbctl("plan", "--exit-code", "--parallel=2", config=both, host="all")
+    assert (text.code, "two   not begun" in text.err or "two   1" in text.err) == (1, True), text.err

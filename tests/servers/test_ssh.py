@@ -1,0 +1,232 @@
+"""`--host` over a real sshd: a host of an old release, one with busybox alone, load, cuts, 10,000 of them."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lbctl.conformance.network import HOST4
+from matrix.releases import RELEASES, TOOLS
+from matrix.roots import unpacked
+from support.network import Network, Result, intent, run_lbctl, service
+from support.sshd import Sshd
+from support.waves import Storm, reported, size
+
+PORTS = (8001, 8002, 8003)
+WEB = intent(service("web", "80/tcp", "8001", "8002"))
+WIDER = intent(service("web", "80/tcp", "8001", "8002", "8003"))
+STORM = size(8000)
+KILLS = int(os.environ.get("LBCTL_KILLS", "10"))
+#: What a system has at the least, beside the tools.
+_BASE = ("coreutils", "dash", "grep", "perl-base", "util-linux")
+#: Rules as administrators wrote them before there was lbctl.
+_MATCH = "-A PREROUTING -d 192.0.2.1/32 -p tcp -m tcp --dport 80"
+_BY_HAND = f"""*nat
+:PREROUTING ACCEPT [0:0]
+{_MATCH} -m statistic --mode nth --every 3 --packet 0 -j REDIRECT --to-ports 8001
+{_MATCH} -m statistic --mode nth --every 2 --packet 0 -j REDIRECT --to-ports 8002
+{_MATCH} -j REDIRECT --to-ports 8003
+COMMIT
+"""
+
+Start = Callable[..., "Far"]
+
+
+class Far:
+    """The host of the network over ssh, and lbctl on the client."""
+
+    def __init__(self, network: Network, server: Sshd) -> None:
+        self.network = network
+        self.server = server
+
+    def lbctl(self, *words: str, config: str | None = None) -> Result:
+        options = ["--host=far"]
+        if config is not None:
+            path = self.network.folder / "far.toml"
+            path.write_text(config, encoding="utf-8")
+            options.append(f"--config={path}")
+        with self.network.client.entered():
+            return run_lbctl(*words, *options, env=self.environment)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"LBCTL_STATE_DIR": str(self.network.folder / "here"), **self.server.environment}
+
+
+@pytest.fixture
+def start(network: Network, servers: Path) -> Iterator[Start]:
+    running: list[Sshd] = []
+
+    def begin(**options: object) -> Far:
+        made = Sshd(
+            servers,
+            network.host,
+            HOST4,
+            network.folder / "sshd",
+            state=network.folder / "far",
+            **options,  # type: ignore[arg-type]
+        )
+        running.append(made)
+        return Far(network, made)
+
+    yield begin
+    for each in running:
+        each.close()
+
+
+def bullseye() -> Path:
+    """A root of Debian 11: nft 0.9.8, iptables 1.8.7, and no Python."""
+    [release] = [each for each in RELEASES if each.name == "bullseye"]
+    root, _ = unpacked(release, (*TOOLS, *_BASE))
+    shell = root.path / "usr/bin/sh"
+    if not shell.exists():
+        shell.symlink_to("dash")
+    assert not list(root.path.glob("usr/bin/python3*"))
+    return root.path
+
+
+def test_debian_11_migrates_under_load_and_loses_nothing(network: Network, start: Start) -> None:
+    root = bullseye()
+    before = listing(root)
+    far = start(root=root, shell=("sh", "-c"))
+    network.tool("iptables-legacy-restore", stdin=_BY_HAND)
+    local = [f"{HOST4}:{port}" for port in PORTS]
+    waves = Storm(network, [(network.host, local)], [f"{HOST4}:80"], clients=16)
+    try:
+        waves.begin()
+        waves.wait(STORM // 3)
+        began = time.monotonic()
+        done = far.lbctl("migrate", "--to", "nftables", "--yes")
+        took = time.monotonic() - began
+        assert done.code == 0, done.err
+        waves.wait(waves.count() + STORM // 3)
+        found = reported(waves.end())
+    finally:
+        waves.close()
+    assert not [knock for knock in found if knock.failed]
+    print(f"{len(found)} connections, none failed; the migration took {took:.1f} s")
+    network.local_endpoints(PORTS)
+    assert "REDIRECT" not in network.tool("iptables-legacy-save")
+    assert Counter(network.ask(network.client, HOST4, 80, 6)) == {"8001": 2, "8002": 2, "8003": 2}
+    assert far.lbctl("rollback", "--yes").code == 0
+    assert "REDIRECT" in network.tool("iptables-legacy-save")
+    assert listing(root) == before
+
+
+def listing(root: Path) -> list[str]:
+    """Every file of a root, but for where the running system is bound into it."""
+    folders = [
+        each for each in root.iterdir() if each.name not in {"dev", "proc", "run", "sys", "tmp", "work"}
+    ]
+    return sorted(str(path) for folder in folders for path in (folder, *folder.rglob("*")))
+
+
+def test_busybox_is_enough(network: Network, start: Start, servers: Path, tmp_path: Path) -> None:
+    """Of everything but iptables."""
+    network.local_endpoints(PORTS)
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    busybox = servers / "bin/busybox"
+    for applet in subprocess.run(
+        [busybox, "--list"], capture_output=True, text=True, check=True
+    ).stdout.split():
+        (tools / applet).symlink_to(busybox)
+    for word in ("iptables", "ip6tables"):
+        for part in ("-legacy-save", "-legacy-restore", "-legacy"):
+            (tools / f"{word}{part}").symlink_to(f"/usr/sbin/{word}{part}")
+    far = start(
+        shell=(
+            str(busybox),
+            "env",
+            "-i",
+            f"LBCTL_STATE_DIR={network.folder / 'far'}",
+            f"PATH={tools}",
+            "LBCTL_ONLY_PATH=1",
+            "sh",
+            "-c",
+        )
+    )
+    done = far.lbctl("apply", "--yes", "--backend", "iptables", config=WEB)
+    assert done.code == 0, done.err
+    assert Counter(network.ask(network.client, HOST4, 80, 4)) == {"8001": 2, "8002": 2}
+    path = network.folder / "wider.toml"
+    path.write_text(WIDER, encoding="utf-8")
+    assert far.lbctl("apply", "--yes", "--backend", "iptables", "--trial", "2s", config=WIDER).code == 8
+    assert Counter(network.ask(network.client, HOST4, 80, 4)) == {"8001": 2, "8002": 2}
+
+
+def test_cut_connections_leave_old_or_new(network: Network, start: Start) -> None:
+    network.local_endpoints(PORTS)
+    far = start()
+    states = {}
+    for text in (WEB, WIDER):
+        assert far.lbctl("apply", "--yes", config=text).code == 0
+        states[text] = network.rules()
+    rng, current = random.Random(11), WIDER
+    began = time.monotonic()
+    assert far.lbctl("apply", "--yes", config=WEB).code == 0
+    usual, current = time.monotonic() - began, WEB
+    for number in range(KILLS):
+        wanted = WIDER if current == WEB else WEB
+        path = network.folder / f"kill-{number}.toml"
+        path.write_text(wanted, encoding="utf-8")
+        with network.client.entered():
+            process = subprocess.Popen(
+                [sys.executable, "-sP", "-m", "lbctl", "apply", "--yes", "--host=far", f"--config={path}"],
+                env={**os.environ, **far.environment},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        time.sleep(rng.random() * usual)
+        for child in children(process.pid):
+            os.kill(child, signal.SIGKILL)
+        said = process.communicate(timeout=120)[0]
+        assert process.returncode in {0, 3, 6}, said
+        assert network.rules() in states.values(), said
+        # What ran there when the connection was cut may still hold the lock.
+        done = far.lbctl("apply", "--yes", "--wait", "30s", config=wanted)
+        assert done.code == 0, done.err
+        assert network.rules() == states[wanted]
+        current = wanted
+
+
+def children(pid: int) -> list[int]:
+    """The processes that one has started."""
+    try:
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+@pytest.mark.timeout(900)
+def test_ten_thousand_services(network: Network, start: Start) -> None:
+    """At most one and a half times as long as on the host itself, by the median of three."""
+    far = start()
+    many = intent(
+        *(
+            service(f"s{n}", f"192.0.2.1:{10000 + n}/tcp", "10.0.0.11:80", "10.0.0.12:80")
+            for n in range(10_000)
+        )
+    )
+    path = network.folder / "many.toml"
+    path.write_text(many, encoding="utf-8")
+    here: list[float] = []
+    there: list[float] = []
+    options = ("--driver", "nft", "--yes", f"--config={path}")
+    for _ in range(3):
+        for times, run in ((here, network.lbctl), (there, far.lbctl)):
+            began = time.monotonic()
+            done = run("apply", *options)
+            times.append(time.monotonic() - began)
+            assert done.code == 0, done.err
+            assert run("remove", "--yes").code == 0
+    print(f"local {sorted(here)}, over ssh {sorted(there)}")
+    assert sorted(there)[1] <= 1.5 * sorted(here)[1]

@@ -1,0 +1,258 @@
+"""Direct server return without a kernel: what may be asked for, next hops, and what a change moves."""
+
+import struct
+from collections.abc import Mapping
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from lbctl.config.loader import loads
+from lbctl.config.render import dump
+from lbctl.engine.record import hops as recorded_hops
+from lbctl.engine.record.hops import RecordedHops
+from lbctl.engine.record.next_hops import NextHops
+from lbctl.errors import IntentError, Unsupported
+from lbctl.host import Completed
+from lbctl.host.fake import FakeHost, Ran
+from lbctl.model import Endpoint, Facts, Family, Forward, Hop, Intent, Scheduler, Service, State, effective
+from lbctl.spi import next_hops
+from lbctl_iptables import backend as iptables
+from lbctl_nftables import backend as nftables
+from lbctl_nftables.advice import moved
+from lbctl_nftables.dialect import CAPABILITIES
+
+OWN, CARD = "02:00:00:00:00:01", "02:00:00:00:01:{:02x}"
+SERVERS = tuple(ip_address(f"192.0.2.{n}") for n in (101, 102, 103))
+TEXT = """schema = 1
+[[service]]
+name = "far"
+listen = "192.0.2.200:80/tcp"
+forward = "dsr"
+endpoints = ["192.0.2.101", "192.0.2.102", "192.0.2.103"]
+"""
+
+
+def hop(number: int, device: str = "eth0") -> Hop:
+    return Hop(address=SERVERS[number], device=device, source=OWN, mac=CARD.format(number))
+
+
+def service(text: str = TEXT, **keys: object) -> Service:
+    [found] = loads(text).services
+    return replace(found, hops=frozenset(map(hop, range(3))), **keys)  # type: ignore[arg-type]
+
+
+def rules(service: Service) -> str:
+    return nftables.render(nftables.compile(Intent(services=(service,)), CAPABILITIES))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ('"192.0.2.200:80/tcp"', '"80/tcp"', "each listener needs one"),
+        ("80/tcp", "80/sctp", "for TCP and UDP"),
+        ('["192.0.2.101"', '["192.0.2.101:8080"', "keep their destination port"),
+        ('forward = "dsr"', 'forward = "dsr"\naffinity = "1h"', "keeps no clients"),
+        ('forward = "dsr"', 'forward = "dsr"\nlocal-clients = true', "no local connections"),
+        ('forward = "dsr"', 'forward = "dsr"\nsource-nat = "never"', "the client's address stays"),
+        ('forward = "dsr"', 'forward = "dsr"\ninterfaces = ["eth*"]', "each interface by itself"),
+        (
+            'forward = "dsr"\nendpoints = ["192.0.2.101", "192.0.2.102", "192.0.2.103"]',
+            'forward = "dsr"\nendpoints = ["8001"]',
+            "endpoints are other hosts",
+        ),
+        ('forward = "dsr"', 'forward = "tunnel"', 'forward "tunnel" is not known'),
+    ],
+)
+def test_what_it_cannot_do_is_refused_with_its_reason(old: str, new: str, reason: str) -> None:
+    assert old in TEXT
+    with pytest.raises(IntentError) as error:
+        loads(TEXT.replace(old, new))
+    assert any(reason in problem.message for problem in error.value.problems), error.value.problems
+
+
+def test_an_intent_is_written_as_it_was_read() -> None:
+    table = '{ address = "192.0.2.102", mac = "02-00-00-00-01-AA" }'
+    intent = loads(TEXT.replace('"192.0.2.102"', table))
+    assert intent.services[0].endpoints[1].mac == "02:00:00:00:01:aa"
+    assert loads(dump(intent)) == intent
+    for wrong in ("01:00:5e:00:00:01", "00:00:00:00:00:00", "02:00:00:00:01"):
+        with pytest.raises(IntentError):
+            loads(dump(intent).replace("02:00:00:00:01:aa", wrong))
+
+
+def test_a_backend_refuses_by_name_what_it_cannot_forward() -> None:
+    capabilities = iptables.capabilities_for("iptables", "1.8.9")
+    with pytest.raises(Unsupported, match="forward dsr"):
+        iptables.compile(Intent(services=(service(),)), capabilities)
+    with pytest.raises(Unsupported, match="forward dsr"):
+        nftables.compile(
+            Intent(services=(service(),)), replace(CAPABILITIES, forwards=frozenset({Forward.NAT}))
+        )
+    assert nftables.capabilities_for("nft", "0.9.2").forwards == {Forward.NAT}
+
+
+@pytest.mark.parametrize("device", ["bond0", "bond0.100", "vlan7"])
+def test_rules_are_written_for_any_interface(device: str) -> None:
+    """Bonds and VLANs are not in the kernel of the tests: their rules are read, and not run."""
+    hops = frozenset(hop(number, device) for number in range(3))
+    text = rules(replace(service(), hops=hops))
+    assert f'type filter hook ingress device "{device}" priority 50; policy accept;' in text
+    assert f'fwd to "{device}"' in text
+    assert f'iifname != "{device}" return' in rules(replace(service(), hops=hops, interfaces=(device,)))
+
+
+def test_both_addresses_of_a_frame_are_in_one_slot() -> None:
+    assert 'comment "far/192.0.2.102" : 0x020000000101020000000001' in rules(service())
+
+
+def test_an_unknown_next_hop_is_an_error_and_never_a_rule() -> None:
+    partial = service()
+    partial = replace(partial, hops=frozenset({hop(0), hop(1)}))
+    with pytest.raises(IntentError, match=r"192\.0\.2\.103"):
+        rules(partial)
+    drained = replace(partial.endpoints[2], state=State.DRAIN)
+    left = replace(partial, endpoints=(*partial.endpoints[:2], drained))
+    assert set(next_hops(left, Family.IPV4)) == {"192.0.2.101", "192.0.2.102"}
+
+
+@pytest.mark.parametrize("scheduler", [Scheduler.SOURCE_HASH, Scheduler.MAGLEV])
+def test_a_drain_changes_the_slots_of_one_endpoint_alone(scheduler: Scheduler) -> None:
+    whole = service(scheduler=scheduler)
+    drained = replace(whole.endpoints[1], state=State.DRAIN)
+    less = replace(whole, endpoints=(whole.endpoints[0], drained, whole.endpoints[2]))
+    before, after = ([each.to for each in side.slots(Family.IPV4)] for side in (whole, less))
+    assert len(before) == len(after)
+    assert all(a == b for a, b in zip(before, after, strict=True) if a != drained.to)
+    assert drained.to not in after
+    assert less.ready(Family.IPV4) == (whole.endpoints[0], whole.endpoints[2])
+    # The kernel tracks connections that are translated: there the shares are exact instead.
+    translated = replace(less, forward=Forward.NAT, hops=frozenset())
+    assert len(translated.slots(Family.IPV4)) != len(before) or scheduler is Scheduler.MAGLEV
+    # Where all are drained, none is left.
+    gone = replace(whole, endpoints=tuple(replace(e, state=State.DRAIN) for e in whole.endpoints))
+    assert gone.slots(Family.IPV4) == ()
+
+
+def test_the_part_of_clients_that_move_is_that_of_their_hashes() -> None:
+    tables = ["abc", "abcd", "aab", "a", "cba", "abcabc"]
+    for before in tables:
+        for after in tables:
+            size = len(before) * len(after) * 4
+            exact = sum(
+                before[place * len(before) // size] != after[place * len(after) // size]
+                for place in range(size)
+            )
+            assert moved(before, after) == pytest.approx(exact / size), (before, after)
+
+
+class Neighbours:
+    """A kernel with one Ethernet interface, that answers rtnetlink."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, str] = {}
+        self.silent: set[str] = set()
+        self.host = FakeHost(programs=("ip",))
+        self.host.asked = self.answer
+        self.host.answer_with(self._solicit, "ip", "neigh", "replace")
+        self.route("192.0.2.0/24", "{} dev eth0 src 192.0.2.100 uid 0")
+
+    def route(self, network: str, text: str) -> None:
+        for address in ip_network(network):
+            self.host.answer("ip", "route", "get", str(address), out=text.format(address) + "\n")
+
+    def _solicit(self, ran: Ran) -> Completed:
+        address = ran.argv[3]
+        if address not in self.silent:
+            self.known[address] = CARD.format(int(address.rpartition(".")[2]) - 101)
+        return Completed(code=0, out="", err="")
+
+    def answer(self, protocol: int, request: bytes) -> bytes | None:
+        assert protocol == 0
+        kind = struct.unpack_from("=IH", request)[1]
+        bodies = [self._link()] if kind == 18 else [self._neighbour(a, m) for a, m in self.known.items()]
+        return b"".join(struct.pack("=IHHII", 16 + len(b), kind - 2, 2, 1, 0) + b for b in bodies)
+
+    @staticmethod
+    def _link() -> bytes:
+        fields = {3: b"eth0\0", 1: bytes.fromhex(OWN.replace(":", "")), 4: struct.pack("=I", 1500)}
+        return struct.pack("=BxHiII", 0, 1, 7, 0, 0) + _attributes(fields)
+
+    @staticmethod
+    def _neighbour(address: str, mac: str) -> bytes:
+        fields = {1: ip_address(address).packed, 2: bytes.fromhex(mac.replace(":", ""))}
+        return struct.pack("=BxxxiHBB", 2, 7, 2, 0, 0) + _attributes(fields)
+
+
+def _attributes(fields: Mapping[int, bytes]) -> bytes:
+    packed = (struct.pack("=HH", 4 + len(value), kind) + value for kind, value in fields.items())
+    return b"".join(each + bytes(-len(each) % 4) for each in packed)
+
+
+def resolved(kernel: Neighbours, known: NextHops, text: str = TEXT) -> Service:
+    intent = loads(text)
+    known.resolve(kernel.host, intent, {})
+    found = effective(intent, Facts(hops=known.found))
+    known.require(found.intent)
+    return found.intent.services[0]
+
+
+def test_next_hops_are_asked_of_the_kernel_and_their_objects_stay() -> None:
+    kernel, known = Neighbours(), NextHops()
+    assert resolved(kernel, known).hops == set(map(hop, range(3)))
+    before = known.found
+    assert resolved(kernel, known).hops
+    assert known.found is before
+    kernel.known["192.0.2.101"] = "02:00:00:00:09:09"
+    assert "02:00:00:00:09:09" in {each.mac for each in resolved(kernel, known).hops}
+
+
+def test_an_endpoint_that_falls_silent_keeps_its_address_on_record() -> None:
+    kernel, known = Neighbours(), NextHops()
+    intent = loads(TEXT)
+    known.resolve(kernel.host, intent, {})
+    known.note(kernel.host, "lbctl", effective(intent, Facts(hops=known.found)))
+    kernel.known.clear()
+    kernel.silent = {str(each) for each in SERVERS}
+    again = NextHops()
+    assert resolved(kernel, again).hops == set(map(hop, range(3)))
+    # It is not asked for at each step: the steps of an agent do not wait.
+    before = kernel.host.uptime
+    resolved(kernel, again)
+    assert kernel.host.uptime == before
+    again.note(kernel.host, "lbctl", None)
+    assert recorded_hops.read(kernel.host, "lbctl") == RecordedHops()
+    with pytest.raises(IntentError, match="does not answer on eth0"):
+        resolved(kernel, NextHops())
+
+
+def test_another_interface_of_the_same_name_is_noticed() -> None:
+    kernel, known = Neighbours(), NextHops()
+    resolved(kernel, known)
+    assert not known.replaced
+    recorded_hops.write(
+        kernel.host, "lbctl", RecordedHops(hops=frozenset(map(hop, range(3))), links={"eth0": 3})
+    )
+    resolved(kernel, known)
+    assert known.replaced
+
+
+def test_an_endpoint_behind_a_router_is_an_error_of_its_own() -> None:
+    kernel = Neighbours()
+    kernel.route("198.51.100.7/32", "{} via 192.0.2.1 dev eth0 src 192.0.2.100 uid 0")
+    text = TEXT.replace("192.0.2.103", "198.51.100.7")
+    with pytest.raises(IntentError, match="behind a router"):
+        resolved(kernel, NextHops(), text)
+
+
+def test_a_damaged_record_is_no_record() -> None:
+    host = FakeHost()
+    host.shelf["lbctl.hops"] = '{"format_version": 1, "links": [], "hops": [{"address": "x"}]}'
+    assert recorded_hops.read(host, "lbctl") == RecordedHops()
+
+
+def test_an_endpoint_with_a_mac_address_is_another_endpoint() -> None:
+    plain = Endpoint(address=SERVERS[0])
+    assert plain != replace(plain, mac=CARD.format(1))
+    with pytest.raises(ValueError, match="MAC address"):
+        Endpoint(address=SERVERS[0], mac="ff:ff:ff:ff:ff:ff")
