@@ -21,11 +21,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from itertools import cycle
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lbctl.engine.change.dealing import Load, Measured, deal_again
 from lbctl.model import Endpoint, Family, Listener, Protocol, Scheduler, Service, deal, slots_for
 from lbctl.model.dealing import laid_out
+
+if TYPE_CHECKING:
+    from programs import Programs
+    from sizes import Size
 
 PERIOD, DELAY = 1.0, 0.1
 #: Seconds that are not looked at: what is established has to grow to what it is for long.
@@ -152,6 +157,11 @@ def measured(seconds: float) -> Iterator[dict[str, Any]]:
                 "p99": round(statistics.quantiles(found, n=100)[98], 1),
             }
         yield {"case": case.title, "arriving": round(case.rate * (PERIOD + DELAY)), "ways": rows}
+
+
+def part(size: Size, programs: Programs, folder: Path) -> dict[str, Any]:  # noqa: ARG001 (a part's)
+    """The rows of all cases."""
+    return {"cases": list(measured(size.simulated))}
 
 
 def main(words: Sequence[str]) -> None:

@@ -22,7 +22,9 @@ from typing import Any
 
 import growth
 import load
+import nat
 import proxies
+import startup
 from bars import balancing, bars, column, power, rows_of
 from layouts import KUBE, LIST, OURS
 from timing import median_ratio
@@ -289,6 +291,57 @@ def killed_table(part: dict[str, Any]) -> Table:
     return Table((head, "seen after", "lost until then", "lost after that"), rows)
 
 
+def nat_table(part: dict[str, Any]) -> Table:
+    rows = []
+    for case, kinds in part["cases"].items():
+        row = [case]
+        for kind in (proxies.NEW, proxies.KEEP):
+            found = nat.ratios(part, case, kind)
+            low, high = nat.spread(found)
+            row += [
+                f"{statistics.median(kinds[kind]):.1f} µs",
+                f"{statistics.median(found):.3f} ({low:.3f} to {high:.3f})",
+            ]
+        profile = part["profiles"].get(case, {})
+        row.append(", ".join(f"{owner} {100 * share:.1f} %" for owner, share in profile.items() if share))
+        rows.append(row)
+    head = (
+        "",
+        "new connection",
+        "tracked / this",
+        "request, keep-alive",
+        "tracked / this",
+        "of a new connection's samples",
+    )
+    return Table(head, rows)
+
+
+def startup_table(part: dict[str, Any]) -> Table:
+    rows = []
+    for command, sides in part["commands"].items():
+        mine, two = sides["lbctl"], sides[startup.TWO]
+        rows.append(
+            [
+                command,
+                *(seconds(statistics.median(side["cpu"])) for side in (mine, two)),
+                *(ratio(median_ratio(mine[what], two[what])) for what in ("cpu", "wall")),
+            ]
+        )
+    return Table(("", "lbctl, CPU time", "two commands", "ratio of CPU time", "of time that passes"), rows)
+
+
+def least_table(part: dict[str, Any]) -> Table:
+    names = list(part["cases"][0]["ways"])
+    rows = [
+        [
+            row["case"],
+            *(f"{row['ways'][name]['mean']:.1f} ({row['ways'][name]['p99']:.0f})" for name in names),
+        ]
+        for row in part["cases"]
+    ]
+    return Table(("connections from the fair part: mean (p99)", *names), rows)
+
+
 def bars_table(results: dict[str, Any]) -> Table:
     rows = [[bar.title, ratio(bar.value) + bar.unit, bar.words, bar.verdict] for bar in bars(results)]
     return Table(("target", "measured", "wanted", ""), rows)
@@ -304,6 +357,9 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Table]]] = {
     "growth": ("growth", growth_table),
     "agent": ("agent", agent_table),
     "killed": ("agent", killed_table),
+    "nat": ("nat", nat_table),
+    "least": ("least", least_table),
+    "start-up": ("start-up", startup_table),
 }
 
 
