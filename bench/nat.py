@@ -1,8 +1,8 @@
 """What limits balancing by NAT: lbctl beside the least rules that translate, and beside tracking alone.
 
 All cases are there at the same time, each on a host of its own, and take short turns, each round in another
-order: whatever else the machine does hits all of them. Figures are CPU time of clients, servers and kernel for
-a new connection with a request, and for a request over a connection that stays. The cases:
+order: whatever else the machine does hits all of them. Figures are CPU time of clients, servers and kernel
+for a new connection with a request, and for a request over a connection that stays. The cases:
 
 - tracked: clients ask the servers themselves; a rule asks for the state of each packet, as any firewall does;
 - least NAT: one rule for each address of the host, which sends all to one server; no choice, no counters.

@@ -298,21 +298,13 @@ def nat_table(part: dict[str, Any]) -> Table:
         for kind in (proxies.NEW, proxies.KEEP):
             found = nat.ratios(part, case, kind)
             low, high = nat.spread(found)
-            row += [
-                f"{statistics.median(kinds[kind]):.1f} µs",
-                f"{statistics.median(found):.3f} ({low:.3f} to {high:.3f})",
-            ]
+            beside = f"{statistics.median(found):.3f} ({low:.3f} to {high:.3f})"
+            row += [f"{statistics.median(kinds[kind]):.1f} µs", beside]
         profile = part["profiles"].get(case, {})
         row.append(", ".join(f"{owner} {100 * share:.1f} %" for owner, share in profile.items() if share))
         rows.append(row)
-    head = (
-        "",
-        "new connection",
-        "tracked / this",
-        "request, keep-alive",
-        "tracked / this",
-        "of a new connection's samples",
-    )
+    other = "tracked / this"
+    head = ("", "new connection", other, "request, keep-alive", other, "samples of new connections")
     return Table(head, rows)
 
 
@@ -333,10 +325,7 @@ def startup_table(part: dict[str, Any]) -> Table:
 def least_table(part: dict[str, Any]) -> Table:
     names = list(part["cases"][0]["ways"])
     rows = [
-        [
-            row["case"],
-            *(f"{row['ways'][name]['mean']:.1f} ({row['ways'][name]['p99']:.0f})" for name in names),
-        ]
+        [row["case"], *(f"{each['mean']:.1f} ({each['p99']:.0f})" for each in row["ways"].values())]
         for row in part["cases"]
     ]
     return Table(("connections from the fair part: mean (p99)", *names), rows)
