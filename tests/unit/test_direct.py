@@ -261,8 +261,8 @@ def test_an_endpoint_with_a_mac_address_is_another_endpoint() -> None:
 
 def test_import_reports_rules_that_send_packets_on_by_mac_address() -> None:
     rule = (
-        "ip daddr 192.0.2.200 udp dport 53 ether saddr set 02:00:00:00:00:09 ether daddr set numgen inc mod 2 "
-        'map { 0 : 02:00:00:00:00:01, 1 : 02:00:00:00:00:02 } fwd to "eth0"'
+        "ip daddr 192.0.2.200 udp dport 53 ether saddr set 02:00:00:00:00:09 ether daddr set numgen inc "
+        'mod 2 map { 0 : 02:00:00:00:00:01, 1 : 02:00:00:00:00:02 } fwd to "eth0"'
     )
     hook = 'type filter hook ingress device "eth0" priority 0; policy accept;'
     found = nftables.read(f"table netdev balance {{\n\tchain ingress {{\n\t\t{hook}\n\t\t{rule}\n\t}}\n}}\n")
