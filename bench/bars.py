@@ -12,7 +12,9 @@ import checking
 import direct
 import growth
 import load
+import nat
 import proxies
+import startup
 from layouts import ANONYMOUS, KUBE, OURS
 from timing import median_ratio
 from ways import HAPROXY, LBCTL_IPTABLES, LBCTL_NFTABLES, NGINX
@@ -223,6 +225,27 @@ def off(got: Sequence[int]) -> int:
     return max(0, max(got) - min(got) - 1)
 
 
+def of_nat(part: dict[str, Any]) -> Iterator[Bar]:
+    for way, kind, limit in (
+        (LBCTL_NFTABLES, proxies.NEW, 0.98),
+        (LBCTL_NFTABLES, proxies.KEEP, 0.99),
+        (LBCTL_IPTABLES, proxies.NEW, 0.96),
+        (LBCTL_IPTABLES, proxies.KEEP, 0.97),
+    ):
+        yield Bar(
+            title=f"CPU time, {kind}: direct, tracked / {way.name}",
+            value=statistics.median(nat.ratios(part, way.name, kind)),
+            limit=limit,
+            at_least=True,
+        )
+
+
+def of_startup(part: dict[str, Any]) -> Iterator[Bar]:
+    for command, sides in part["commands"].items():
+        value = median_ratio(sides["lbctl"]["cpu"], sides[startup.TWO]["cpu"])
+        yield Bar(title=f"{command} / a trivial Typer program: CPU time", value=value, limit=startup.LIMIT)
+
+
 OF_PARTS = {
     "proxies": of_proxies,
     "changes": of_changes,
@@ -230,12 +253,15 @@ OF_PARTS = {
     "growth": of_growth,
     "agent": of_agent,
     "dsr": of_dsr,
+    "nat": of_nat,
+    "start-up": of_startup,
 }
 
 
 def bars(results: dict[str, Any]) -> list[Bar]:
     """Every bar of the parts that were measured."""
-    return [bar for name, part in results["parts"].items() for bar in OF_PARTS[name](part)]
+    parts = results["parts"].items()
+    return [bar for name, part in parts if name in OF_PARTS for bar in OF_PARTS[name](part)]
 
 
 def power(points: Sequence[tuple[float, float]]) -> str:

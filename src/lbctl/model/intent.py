@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from lbctl.model.announce import NO_ANNOUNCEMENTS, Announcements
 from lbctl.model.check import DEFAULT_POLICY, AllDown, Check, HealthPolicy
-from lbctl.model.dealing import Deal, apportioned, laid_out, slots_for
+from lbctl.model.dealing import apportioned, laid_out, slots_for
 from lbctl.model.forward import Forward, Hop, check_mac
 from lbctl.model.maglev import maglev
 from lbctl.model.rotation import NONE, WHOLE, bypassed, padded, turns
@@ -256,6 +256,19 @@ class Limit:
     def __post_init__(self) -> None:
         if not NONE <= self.part < WHOLE:
             raise ValueError(f"a limit of {self.part} is not below 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deal:
+    """How many slots an endpoint (`Endpoint.to`) was dealt in a family, of as many as `slots_for` says."""
+
+    family: Family
+    to: str
+    slots: int
+
+    def __post_init__(self) -> None:
+        if self.slots < 1:
+            raise ValueError(f"{self.slots} slots were dealt to {self.to}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
