@@ -11,6 +11,9 @@ of small and large machines can be compared. Writes one JSON document, from whic
 - growth: layouts of rules, by the number of services: load, change, list, memory, a new flow;
 - agent: what checking endpoints costs, and how soon rules follow a failure;
 - fleet (only if named): how soon a change in etcd is in the kernels of three balancers;
+- nat (only if named): what limits balancing by NAT: lbctl, the least rules that translate, tracking alone;
+- least (only if named): least connections by dealt slots, held against IPVS's definition by simulation;
+- start-up (only if named): what commands take to start, held against a trivial Typer program;
 - dsr (only if named): direct server return, per packet and under changes;
 - dialects (only if named): the same for each way in which this backend can write rules for the nft in PATH.
 """
@@ -33,10 +36,13 @@ import checking
 import dialects
 import direct
 import growth
+import least
 import load
 import machine
+import nat
 import proxies
 import spread
+import startup
 from programs import Programs, compiled, use_unpacked
 from sizes import SIZES, Size
 
@@ -48,10 +54,13 @@ PARTS: dict[str, Callable[[Size, Programs, Path], dict[str, Any]]] = {
     "agent": checking.part,
     "fleet": spread.part,
     "dsr": direct.part,
+    "nat": nat.part,
+    "least": least.part,
+    "start-up": startup.part,
     "dialects": dialects.part,
 }
 #: Measured only if they are named: they decide something once, and are no figures of lbctl.
-ON_REQUEST = {"dialects", "dsr", "fleet"}
+ON_REQUEST = {"dialects", "dsr", "fleet", "least", "nat", "start-up"}
 
 
 def prepare(folder: Path) -> None:

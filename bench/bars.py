@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import checking
+import direct
 import growth
 import load
+import nat
 import proxies
+import startup
 from layouts import ANONYMOUS, KUBE, OURS
 from timing import median_ratio
 from ways import HAPROXY, LBCTL_IPTABLES, LBCTL_NFTABLES, NGINX
@@ -195,18 +198,70 @@ def of_agent(part: dict[str, Any]) -> Iterator[Bar]:
     yield Bar(title="connections lost after the agent has seen a killed process", value=lost, limit=0)
 
 
+def of_dsr(part: dict[str, Any]) -> Iterator[Bar]:
+    rows = {(row["what"], row["services"]): row["above_floor_ns"] for row in part["cost"]["rows"]}
+    many = max(services for _, services in rows)
+    forwarding, translated = rows[direct.FORWARDING, 0], rows[direct.TRANSLATED, 1]
+    for what in (direct.HASH, direct.MAGLEV):
+        value = rows[what, 1] / forwarding
+        yield Bar(title=f"direct return, {what}: a packet / plain forwarding", value=value, limit=1.0)
+    for what, limit in ((direct.HASH, 0.45), (direct.MAGLEV, 0.45), (direct.LEARNED, 0.65)):
+        value = rows[what, 1] / translated
+        yield Bar(title=f"direct return, {what}: a new flow / translated", value=value, limit=limit)
+    yield Bar(
+        title=f"direct return: a packet with {many:,} services / 1",
+        value=rows[direct.HASH, many] / rows[direct.HASH, 1],
+        limit=1.2,
+        meant_for=meant_for(many),
+    )
+    got = part["shares"]["got"]
+    yield Bar(title="direct return, round robin: connections off from equal shares", value=off(got), limit=0)
+    lost = sum(sum(found["lost"].values()) for found in part["changes"].values())
+    yield Bar(title="direct return, round robin: connections lost in changes", value=lost, limit=0)
+
+
+def off(got: Sequence[int]) -> int:
+    """Return how many connections the servers are off, at most, from what a whole number of turns gives."""
+    return max(0, max(got) - min(got) - 1)
+
+
+def of_nat(part: dict[str, Any]) -> Iterator[Bar]:
+    for way, kind, limit in (
+        (LBCTL_NFTABLES, proxies.NEW, 0.98),
+        (LBCTL_NFTABLES, proxies.KEEP, 0.99),
+        (LBCTL_IPTABLES, proxies.NEW, 0.96),
+        (LBCTL_IPTABLES, proxies.KEEP, 0.97),
+    ):
+        yield Bar(
+            title=f"CPU time, {kind}: direct, tracked / {way.name}",
+            value=statistics.median(nat.ratios(part, way.name, kind)),
+            limit=limit,
+            at_least=True,
+        )
+
+
+def of_startup(part: dict[str, Any]) -> Iterator[Bar]:
+    for command, sides in part["commands"].items():
+        value = median_ratio(sides["lbctl"]["cpu"], sides[startup.TWO]["cpu"])
+        yield Bar(title=f"{command} / a trivial Typer program: CPU time", value=value, limit=startup.LIMIT)
+
+
 OF_PARTS = {
     "proxies": of_proxies,
     "changes": of_changes,
     "load": of_load,
     "growth": of_growth,
     "agent": of_agent,
+    "dsr": of_dsr,
+    "nat": of_nat,
+    "start-up": of_startup,
 }
 
 
 def bars(results: dict[str, Any]) -> list[Bar]:
     """Every bar of the parts that were measured."""
-    return [bar for name, part in results["parts"].items() for bar in OF_PARTS[name](part)]
+    parts = results["parts"].items()
+    return [bar for name, part in parts if name in OF_PARTS for bar in OF_PARTS[name](part)]
 
 
 def power(points: Sequence[tuple[float, float]]) -> str:

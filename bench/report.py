@@ -22,7 +22,9 @@ from typing import Any
 
 import growth
 import load
+import nat
 import proxies
+import startup
 from bars import balancing, bars, column, power, rows_of
 from layouts import KUBE, LIST, OURS
 from timing import median_ratio
@@ -289,6 +291,60 @@ def killed_table(part: dict[str, Any]) -> Table:
     return Table((head, "seen after", "lost until then", "lost after that"), rows)
 
 
+def direct_table(part: dict[str, Any]) -> Table:
+    """What a packet costs above receiving it."""
+    rows = [
+        [
+            row["what"],
+            f"{row['services']:,}" if row["services"] else "",
+            f"{statistics.median(row['packet_ns']):,.0f} ns",
+            f"{row['above_floor_ns']:,} ns",
+        ]
+        for row in part["cost"]["rows"]
+    ]
+    return Table(("a packet through the balancer", "services", "with sending it", "above receiving it"), rows)
+
+
+def nat_table(part: dict[str, Any]) -> Table:
+    rows = []
+    for case, kinds in part["cases"].items():
+        row = [case]
+        for kind in (proxies.NEW, proxies.KEEP):
+            found = nat.ratios(part, case, kind)
+            low, high = nat.spread(found)
+            beside = f"{statistics.median(found):.3f} ({low:.3f} to {high:.3f})"
+            row += [f"{statistics.median(kinds[kind]):.1f} µs", beside]
+        profile = part["profiles"].get(case, {})
+        row.append(", ".join(f"{owner} {100 * share:.1f} %" for owner, share in profile.items() if share))
+        rows.append(row)
+    other = "tracked / this"
+    head = ("", "new connection", other, "request, keep-alive", other, "samples of new connections")
+    return Table(head, rows)
+
+
+def startup_table(part: dict[str, Any]) -> Table:
+    rows = []
+    for command, sides in part["commands"].items():
+        mine, two = sides["lbctl"], sides[startup.TWO]
+        rows.append(
+            [
+                command,
+                *(seconds(statistics.median(side["cpu"])) for side in (mine, two)),
+                *(ratio(median_ratio(mine[what], two[what])) for what in ("cpu", "wall")),
+            ]
+        )
+    return Table(("", "lbctl, CPU time", "two commands", "ratio of CPU time", "of time that passes"), rows)
+
+
+def least_table(part: dict[str, Any]) -> Table:
+    names = list(part["cases"][0]["ways"])
+    rows = [
+        [row["case"], *(f"{each['mean']:.1f} ({each['p99']:.0f})" for each in row["ways"].values())]
+        for row in part["cases"]
+    ]
+    return Table(("connections from the fair part: mean (p99)", *names), rows)
+
+
 def bars_table(results: dict[str, Any]) -> Table:
     rows = [[bar.title, ratio(bar.value) + bar.unit, bar.words, bar.verdict] for bar in bars(results)]
     return Table(("target", "measured", "wanted", ""), rows)
@@ -304,6 +360,10 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Table]]] = {
     "growth": ("growth", growth_table),
     "agent": ("agent", agent_table),
     "killed": ("agent", killed_table),
+    "direct": ("dsr", direct_table),
+    "nat": ("nat", nat_table),
+    "least": ("least", least_table),
+    "start-up": ("start-up", startup_table),
 }
 
 

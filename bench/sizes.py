@@ -35,6 +35,11 @@ class Size:
     check_rounds: int
     idle_seconds: float
     failures: int
+    #: Starts of each command; seconds that are simulated; rounds of the cost of NAT, and connections in one.
+    starts: int
+    simulated: float
+    nat_rounds: int
+    nat_connections: int
 
 
 SIZES = {
@@ -57,6 +62,10 @@ SIZES = {
         check_rounds=3,
         idle_seconds=30,
         failures=9,
+        starts=21,
+        simulated=60,
+        nat_rounds=21,
+        nat_connections=3_000,
     ),
     "quick": Size(
         services=1_000,
@@ -77,6 +86,10 @@ SIZES = {
         check_rounds=1,
         idle_seconds=10,
         failures=3,
+        starts=7,
+        simulated=20,
+        nat_rounds=7,
+        nat_connections=1_000,
     ),
     "tiny": Size(
         services=10,
@@ -97,5 +110,9 @@ SIZES = {
         check_rounds=1,
         idle_seconds=2,
         failures=1,
+        starts=1,
+        simulated=2,
+        nat_rounds=2,
+        nat_connections=100,
     ),
 }

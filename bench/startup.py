@@ -2,8 +2,10 @@
 
     python bench/startup.py [RUNS]
 
-Whole processes, started alike and in turns, so that whatever else the machine does hits both sides; medians.
-Exits with 1 where lbctl takes more than 1.3 times as long.
+Whole processes, started alike and in turns, so that whatever else the machine does hits both sides; medians
+of CPU time, that of tools which are started included, and of the time that passes. `plan` and `status` need
+root: they ask the kernel of a private network namespace, which has the rules of the intent. Exits with 1 if a
+command takes more than 1.5 times as long.
 """
 
 from __future__ import annotations
@@ -11,18 +13,35 @@ from __future__ import annotations
 import compileall
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-LIMIT = 1.3
-RUNS = 41
+from timing import Spent, median_ratio, run
+
+from lbctl.host import LocalHost
+from lbctl.host.netns import Namespace
+
+if TYPE_CHECKING:
+    from programs import Programs
+    from sizes import Size
+
+LIMIT = 1.5
+RUNS = 21
+#: What the other side is called in results.
+TWO = "two commands"
 
 INTENT = 'schema = 1\n[[service]]\nname = "web"\nlisten = "80/tcp"\nendpoints = ["8001-8003"]\n'
+RULES = (
+    "*nat\n-A PREROUTING -p tcp -m tcp --dport 80 -m statistic --mode nth --every 2 --packet 0 "
+    "-j DNAT --to-destination 10.0.0.1:80\n-A PREROUTING -p tcp -m tcp --dport 80 "
+    "-j DNAT --to-destination 10.0.0.2:80\nCOMMIT\n"
+)
 
-TWO = '''\
+PROGRAM = '''\
 import typer
 
 app = typer.Typer()
@@ -59,40 +78,72 @@ def launcher(folder: Path, name: str, module: str, function: str) -> str:
     return str(path)
 
 
-def seconds(argv: list[str], environment: dict[str, str]) -> float:
-    start = time.perf_counter()
-    subprocess.run(argv, env=environment, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
+@contextmanager
+def network() -> Iterator[bool]:
+    """Be in a network namespace of its own; False without the privilege."""
+    if os.geteuid():
+        yield False
+        return
+    namespace = Namespace(LocalHost())
+    try:
+        with namespace.entered():
+            yield True
+    finally:
+        namespace.close()
+
+
+def measure(folder: Path, runs: int) -> dict[str, dict[str, Any]]:
+    """Return command → side → seconds, of which CPU time is."""
+    # Both sides start from byte code, as installed packages do.
+    (folder / "two.py").write_text(PROGRAM)
+    compileall.compile_dir(folder, quiet=1)
+    intent, rules = folder / "lbctl.toml", folder / "rules"
+    intent.write_text(INTENT)
+    rules.write_text(RULES)
+    lbctl = launcher(folder, "lbctl", "lbctl.cli", "main")
+    two = launcher(folder, "two", "two", "app")
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith(("LBCTL_", "PYTHON"))},
+        "PYTHONPATH": str(folder),
+        "LBCTL_STATE_DIR": str(folder / "state"),
+    }
+    config = ("--config", str(intent))
+    found: dict[str, dict[str, Spent]] = {}
+    with network() as privileged:
+        pairs = {
+            "lbctl --help": ([lbctl, "--help"], [two, "--help"]),
+            "lbctl check": ([lbctl, "check", *config], [two, "a"]),
+            "lbctl import": ([lbctl, "import", str(rules)], [two, "a"]),
+        }
+        if privileged:
+            run(Spent(), lbctl, "apply", "--yes", *config, env=environment)
+            pairs["lbctl plan"] = ([lbctl, "plan", *config], [two, "a"])
+            pairs["lbctl status"] = ([lbctl, "status", *config], [two, "a"])
+        for number in range(runs + 1):
+            for label, (ours, theirs) in pairs.items():
+                sides = found.setdefault(label, {"lbctl": Spent(), TWO: Spent()})
+                # The first run fills caches.
+                for side, argv in (("lbctl", ours), (TWO, theirs)):
+                    run(sides[side] if number else Spent(), *argv, env=environment)
+    return {label: {side: each.as_json() for side, each in sides.items()} for label, sides in found.items()}
+
+
+def part(size: Size, programs: Programs, folder: Path) -> dict[str, Any]:  # noqa: ARG001 (a part's)
+    """Command → what it and the other program took."""
+    return {"commands": measure(folder, size.starts)}
 
 
 def main(runs: int) -> int:
+    worst = 0.0
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        # Both sides start from byte code, as installed packages do.
-        (folder / "two.py").write_text(TWO)
-        compileall.compile_dir(folder, quiet=1)
-        intent = folder / "lbctl.toml"
-        intent.write_text(INTENT)
-        lbctl = launcher(folder, "lbctl", "lbctl.cli", "main")
-        two = launcher(folder, "two", "two", "app")
-        environment = {
-            **{k: v for k, v in os.environ.items() if not k.startswith(("LBCTL_", "PYTHON"))},
-            "PYTHONPATH": name,
-        }
-        pairs = {
-            "lbctl --help": ([lbctl, "--help"], [two, "--help"]),
-            "lbctl check": ([lbctl, "check", "--config", str(intent)], [two, "a"]),
-        }
-        worst = 0.0
-        print(f"{'':14}{'lbctl':>10}{'two':>10}{'ratio':>8}   ({runs} runs each, medians)")
-        for label, (ours, theirs) in pairs.items():
-            for argv in (ours, theirs):
-                seconds(argv, environment)
-            times = [(seconds(ours, environment), seconds(theirs, environment)) for _ in range(runs)]
-            mine, other = (statistics.median(side) for side in zip(*times, strict=True))
-            worst = max(worst, mine / other)
-            print(f"{label:14}{mine * 1000:7.1f} ms{other * 1000:7.1f} ms{mine / other:8.2f}")
-        print(f"target: at most {LIMIT}: {'met' if worst <= LIMIT else 'MISSED'}")
+        found = measure(Path(name), runs)
+    print(f"{'CPU time':14}{'lbctl':>10}{TWO:>14}{'ratio':>8}{'wall':>8}   ({runs} runs each, medians)")
+    for label, sides in found.items():
+        mine, other = (statistics.median(sides[side]["cpu"]) for side in ("lbctl", TWO))
+        cpu, wall = (median_ratio(sides["lbctl"][what], sides[TWO][what]) for what in ("cpu", "wall"))
+        worst = max(worst, cpu)
+        print(f"{label:14}{mine * 1000:7.1f} ms{other * 1000:11.1f} ms{cpu:8.2f}{wall:8.2f}")
+    print(f"target: at most {LIMIT}: {'met' if worst <= LIMIT else 'MISSED'}")
     return 0 if worst <= LIMIT else 1
 
 

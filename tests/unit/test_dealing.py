@@ -49,7 +49,11 @@ def slots(of: Service) -> dict[str, int]:
 
 
 def measured(time: float, established: dict[str, int], arrived: int = 0) -> Measured:
-    load = Load(established={(V4, to): n for to, n in established.items()}, arrived={V4: arrived})
+    """`arrived` at each of three."""
+    load = Load(
+        established={(V4, to): n for to, n in established.items()},
+        arrived={(V4, str(port)): arrived for port in PORTS},
+    )
     return Measured(time=time, loads={"web": load})
 
 
@@ -125,15 +129,21 @@ def test_deals_of_another_scheduler_are_left_alone() -> None:
 
 
 def test_as_many_are_expected_as_arrived() -> None:
-    now = measured(12.0, {"8001": 30, "8002": 0, "8003": 0}, arrived=1000)
-    before = measured(10.0, {}, arrived=400)
-    first = deal_again([service()], None, now, 1.0)["web"]
+    first = deal_again([service()], None, measured(10.0, {"8001": 30}, arrived=400), 1.0)["web"]
     # Nothing is known of arrivals: the next one goes to who has none.
     assert {each.to: each.slots for each in first} == {"8001": 1, "8002": 32, "8003": 31}
+    before = measured(10.0, {"8001": 30}, arrived=400)
+    now = measured(12.0, {"8001": 130, "8002": 100, "8003": 100}, arrived=500)
     second = deal_again([service()], before, now, 1.0)["web"]
-    # 300 in a second: level 110, so 80, 110 and 110 of them.
-    wanted = deal([1, 1, 1], [30, 0, 0], 300, LEAST)
+    # 300 in two seconds, and none ended.
+    wanted = deal([1, 1, 1], [130, 100, 100], 150, LEAST)
     assert {each.to: each.slots for each in second} == dict(zip(map(str, PORTS), wanted, strict=True))
+
+
+def test_an_endpoint_whose_connections_last_longer_gets_fewer() -> None:
+    # All have 100 now, and 400 arrived: of those of the first none ended, of the others all that there were.
+    dealt = deal([1, 1, 1], [100, 100, 100], 400, 64, [0.0, 1.0, 1.0])
+    assert dealt[0] < dealt[1] == dealt[2]
 
 
 def test_nearly_the_same_is_dealt_as_before() -> None:

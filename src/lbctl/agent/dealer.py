@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lbctl.model import Deal, Service
 
 #: Seconds between two counts, at least, and the part of the time that counting may take: 100,000 connections
-#: take a fifth of a second.
+#: take a quarter of a second.
 PERIOD, _PART = 1.0, 0.1
 
 

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 from lbctl.cli import complete, options
-from lbctl.cli.commands import COMMANDS, HIDDEN, Entry, Grouped
+from lbctl.cli.commands import COMMANDS, HIDDEN, Grouped, Listing
 from lbctl.cli.exit_codes import summary
 from lbctl.cli.usage import Command
 from lbctl.version import __version__
@@ -48,7 +48,7 @@ def program(only: str = "") -> typer.Typer:
     return app
 
 
-def _add(app: typer.Typer, name: str, entry: Entry, *, hidden: bool) -> None:
+def _add(app: typer.Typer, name: str, entry: Listing, *, hidden: bool) -> None:
     command, epilog = entry.load(name), f"Example: {entry.example}" if entry.example else None
     if isinstance(command, typer.Typer):
         app.add_typer(command, name=name, epilog=epilog)

@@ -20,7 +20,7 @@ Command: TypeAlias = "Callable[..., None] | typer.Typer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Listing:
     """A command in the list."""
 
     example: str
@@ -42,45 +42,47 @@ class Entry:
 
 
 #: What they are for → name of a command → the command.
-COMMANDS: Mapping[str, Mapping[str, Entry]] = {
+COMMANDS: Mapping[str, Mapping[str, Listing]] = {
     "Begin": {
-        "demo": Entry(example="lbctl demo"),
-        "init": Entry(example="lbctl init --listen 80/tcp --to 8001-8003 > lbctl.toml"),
-        "import": Entry(example="iptables-save | lbctl import - > lbctl.toml", module="import_", hosts=True),
-        "check": Entry(example="lbctl check lbctl.toml", hosts=True),
-        "doctor": Entry(example="lbctl doctor", hosts=True),
-        "backends": Entry(example="lbctl backends", hosts=True),
+        "demo": Listing(example="lbctl demo"),
+        "init": Listing(example="lbctl init --listen 80/tcp --to 8001-8003 > lbctl.toml"),
+        "import": Listing(
+            example="iptables-save | lbctl import - > lbctl.toml", module="import_", hosts=True
+        ),
+        "check": Listing(example="lbctl check lbctl.toml", hosts=True),
+        "doctor": Listing(example="lbctl doctor", hosts=True),
+        "backends": Listing(example="lbctl backends", hosts=True),
     },
     "Change": {
-        "plan": Entry(example="lbctl plan --rules", hosts=True),
-        "apply": Entry(example="lbctl apply --trial 60s", hosts=True),
-        "confirm": Entry(example="lbctl confirm", hosts=True),
-        "rollback": Entry(example="lbctl rollback", hosts=True),
-        "migrate": Entry(example="lbctl migrate --to nftables --trial 60s --save lbctl.toml", hosts=True),
-        "remove": Entry(example="lbctl remove", hosts=True),
+        "plan": Listing(example="lbctl plan --rules", hosts=True),
+        "apply": Listing(example="lbctl apply --trial 60s", hosts=True),
+        "confirm": Listing(example="lbctl confirm", hosts=True),
+        "rollback": Listing(example="lbctl rollback", hosts=True),
+        "migrate": Listing(example="lbctl migrate --to nftables --trial 60s --save lbctl.toml", hosts=True),
+        "remove": Listing(example="lbctl remove", hosts=True),
     },
     "Daily work": {
-        "status": Entry(example="lbctl status", hosts=True),
-        "drain": Entry(example="lbctl drain web/8003 --wait 5m", hosts=True),
-        "activate": Entry(example="lbctl activate web/8003", hosts=True),
-        "weight": Entry(example="lbctl weight web/8003 2", hosts=True),
-        "history": Entry(example="lbctl history", hosts=True),
-        "agent": Entry(example="lbctl agent --listen 127.0.0.1:9099"),
+        "status": Listing(example="lbctl status", hosts=True),
+        "drain": Listing(example="lbctl drain web/8003 --wait 5m", hosts=True),
+        "activate": Listing(example="lbctl activate web/8003", hosts=True),
+        "weight": Listing(example="lbctl weight web/8003 2", hosts=True),
+        "history": Listing(example="lbctl history", hosts=True),
+        "agent": Listing(example="lbctl agent --listen 127.0.0.1:9099"),
     },
     "Many hosts": {
-        "publish": Entry(example="lbctl publish edge.toml --canary lb1 --for 60s"),
-        "hosts": Entry(example="lbctl hosts --watch"),
-        "register": Entry(example="lbctl register web 10.0.0.11:8080 -- /usr/bin/app"),
+        "publish": Listing(example="lbctl publish edge.toml --canary lb1 --for 60s"),
+        "hosts": Listing(example="lbctl hosts --watch"),
+        "register": Listing(example="lbctl register web 10.0.0.11:8080 -- /usr/bin/app"),
     },
     "Rules": {
-        "render": Entry(example="lbctl render --for nft=1.0.6 > lbctl.nft"),
-        "compare": Entry(example="lbctl compare lbctl.toml live:nftables", hosts=True),
-        "explain": Entry(example="lbctl explain 80/tcp --client 198.51.100.7", hosts=True),
-        "schema": Entry(example="lbctl schema --of plan"),
+        "render": Listing(example="lbctl render --for nft=1.0.6 > lbctl.nft"),
+        "compare": Listing(example="lbctl compare lbctl.toml live:nftables", hosts=True),
+        "explain": Listing(example="lbctl explain 80/tcp --client 198.51.100.7", hosts=True),
+        "schema": Listing(example="lbctl schema --of plan"),
     },
 }
 #: Called by lbctl itself.
-HIDDEN: Mapping[str, Entry] = {"watch-trial": Entry(example="", module="confirm", function="watch_trial")}
+HIDDEN: Mapping[str, Listing] = {"watch-trial": Listing(example="", module="confirm", function="watch_trial")}
 
 
 class Grouped(Group):

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from lbctl.host.links import links
 from lbctl.lazy import importer
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from lbctl.host.files import write_whole
     from lbctl.host.host import TOOL, Completed, Host, LocalHost
     from lbctl.host.kernel import ModuleState, has_ipv6, kernel_module
-    from lbctl.host.links import Link, link_names, links, neighbours
+    from lbctl.host.links import Link, link_names, neighbours
     from lbctl.host.nf_tables import rule_reports, rules_generation, rules_tables
     from lbctl.host.orders import Orders, ToolRun
     from lbctl.host.privilege import UNPRIVILEGED, need_privilege
@@ -36,7 +37,7 @@ _HOMES = {
     "files": ("write_whole",),
     "host": ("TOOL", "Completed", "Host", "LocalHost"),
     "kernel": ("ModuleState", "has_ipv6", "kernel_module"),
-    "links": ("Link", "link_names", "links", "neighbours"),
+    "links": ("Link", "link_names", "neighbours"),
     "nf_tables": ("rule_reports", "rules_generation", "rules_tables"),
     "orders": ("Orders", "ToolRun"),
     "privilege": ("UNPRIVILEGED", "need_privilege"),

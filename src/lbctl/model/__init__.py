@@ -56,7 +56,7 @@ if TYPE_CHECKING:
         TlsOptions,
         UdpProbe,
     )
-    from lbctl.model.dealing import Deal, deal, slots_for
+    from lbctl.model.dealing import deal, slots_for
     from lbctl.model.discovery import Discovery, WeightOwner, check_source_name, host_and_port
     from lbctl.model.effect import (
         MAX_WHO,
@@ -83,6 +83,7 @@ if TYPE_CHECKING:
         MAX_WEIGHT,
         NAME,
         Address,
+        Deal,
         DsrObstacle,
         Endpoint,
         Family,
@@ -188,7 +189,7 @@ _HOMES = {
         "TlsOptions",
         "UdpProbe",
     ),
-    "dealing": ("Deal", "deal", "slots_for"),
+    "dealing": ("deal", "slots_for"),
     "discovery": ("Discovery", "WeightOwner", "check_source_name", "host_and_port"),
     "effect": (
         "MAX_WHO",
@@ -206,6 +207,7 @@ _HOMES = {
     "follow": ("Follow", "check_intent_name", "check_report_name"),
     "forward": ("MAC", "Forward", "Hop", "check_mac"),
     "intent": (
+        "Deal",
         "DEFAULT_MARK",
         "DEFAULT_OWNER",
         "INTERFACE",

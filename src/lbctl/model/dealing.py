@@ -2,25 +2,25 @@
 
 Kernel rules cannot count what is established, so nothing can look for the least loaded endpoint at each new
 connection, as IPVS does. But a table of slots can be made that leads the next connections to where they lack:
-with c connections established and a weight w, endpoint i is to get the part
+with c connections established, of which a part s stays, and a weight w, endpoint i is to get the part
 
-    w·max(0, L - c/w)
+    max(0, w·L - s·c) / a
 
-of the next N connections, where the level L is such that these parts add up to N. That is what IPVS's `wlc`
-would do with the next N connections, one after another, if none ended meanwhile.
+of the next N connections, where a is the part of these that is still there at the end, and the level L is
+such that all parts add up to N. That is what IPVS's `wlc` would do with the next N, one after another. What
+stays is taken from what ended since the count before: s = exp(-h) and a = (1 - s) / h, if connections end at
+the rate h.
 
-The bound, against an endpoint's fair part w/W of all that are established, once a table has been in force for
-the time in which N' connections arrived and D ended: |N' - N|·(s - w/W) + N'/M + D + 1, where s is the share
-of the endpoint in the table and M the number of slots. So a table is as good as the forecast N, and as fresh
-as the last count. `bench/least.py` holds both against IPVS's definition.
+The bound: an endpoint is as far from its fair part as the forecast is wrong, |N' - N|·(its table share), plus
+the connections that end otherwise than forecast, plus N'/M for M slots, plus 1. `bench/least.py` holds it
+against IPVS's definition by simulation.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from math import floor
+from math import exp, expm1, floor
 from typing import TYPE_CHECKING
 
 from lbctl.model.rotation import spread
@@ -29,23 +29,10 @@ from lbctl.model.schedule import schedule
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lbctl.model.intent import Family
-
 #: Slots of a table for each endpoint, at least in all, and at most if they are enough for one each.
 EACH, LEAST, MOST = 16, 64, 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deal:
-    """How many slots an endpoint (`Endpoint.to`) was dealt in a family, of as many as `slots_for` says."""
-
-    family: Family
-    to: str
-    slots: int
-
-    def __post_init__(self) -> None:
-        if self.slots < 1:
-            raise ValueError(f"{self.slots} slots were dealt to {self.to}")
+#: Rates of ending that count as none, and that make no difference to faster ones.
+_SLOWEST, _FASTEST = 1e-6, 20.0
 
 
 def slots_for(endpoints: int) -> int:
@@ -54,26 +41,42 @@ def slots_for(endpoints: int) -> int:
 
 
 def deal(
-    weights: Sequence[Fraction | int], established: Sequence[int], arrivals: int, slots: int
+    weights: Sequence[Fraction | int],
+    established: Sequence[int],
+    arrivals: int,
+    slots: int,
+    ending: Sequence[float] = (),
 ) -> tuple[int, ...]:
     """Return how many of `slots` each endpoint gets, so that `arrivals` new connections level the load.
 
-    Each gets one at least: a count that is wrong, or an agent that ends, takes no endpoint out.
-    `slots` are at least as many as endpoints.
+    `ending` is the rate at which connections of each endpoint end, as a part of them for the time in which so
+    many arrive; none for connections that stay. Each endpoint gets one slot at least: a count that is wrong,
+    or an agent that ends, takes none out. `slots` are at least as many as endpoints.
     """
-    level = _level(weights, established, max(arrivals, 1))
-    lacking = [max(Fraction(0), w * level - c) for w, c in zip(weights, established, strict=True)]
+    rates = [min(max(rate, 0.0), _FASTEST) for rate in ending or [0.0] * len(weights)]
+    alive = [-expm1(-rate) / rate if rate > _SLOWEST else 1.0 for rate in rates]
+    kept = [count * exp(-rate) for count, rate in zip(established, rates, strict=True)]
+    level = _level(weights, kept, alive, max(arrivals, 1))
+    lacking = [
+        Fraction(max(0.0, float(weight) * level - stays) / part)
+        for weight, stays, part in zip(weights, kept, alive, strict=True)
+    ]
     return apportioned(lacking, slots)
 
 
-def _level(weights: Sequence[Fraction | int], established: Sequence[int], arrivals: int) -> Fraction:
-    """Return the connections for a weight of 1 that all whom arrivals go to have after that."""
-    loads = sorted((Fraction(c) / w, Fraction(w)) for w, c in zip(weights, established, strict=True))
-    weight, total, level = Fraction(0), Fraction(arrivals), Fraction(0)
-    for load, own in loads:
+def _level(
+    weights: Sequence[Fraction | int], kept: Sequence[float], alive: Sequence[float], arrivals: int
+) -> float:
+    """Return the connections for a weight of 1 that all to whom arrivals go have in the end."""
+    loads = sorted(
+        (stays / float(weight), float(weight) / part, stays / part)
+        for weight, stays, part in zip(weights, kept, alive, strict=True)
+    )
+    weight, total, level = 0.0, float(arrivals), 0.0
+    for load, own, has in loads:
         if weight and level <= load:
             break
-        weight, total = weight + own, total + load * own
+        weight, total = weight + own, total + has
         level = total / weight
     return level
 

@@ -18,6 +18,7 @@ from lbctl.model.intent import (
     MAX_SLOTS,
     MAX_WEIGHT,
     NAME,
+    Deal,
     Endpoint,
     Family,
     Intent,
@@ -31,7 +32,6 @@ from lbctl.model.verdict import Health, Judgement, KeptBy, Verdict, Verdicts, aw
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from lbctl.model.dealing import Deal
     from lbctl.model.forward import Hop
 
 #: The name of a service and of one of its endpoints (`Endpoint.name`).

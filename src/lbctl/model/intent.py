@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from lbctl.model.announce import NO_ANNOUNCEMENTS, Announcements
 from lbctl.model.check import DEFAULT_POLICY, AllDown, Check, HealthPolicy
-from lbctl.model.dealing import Deal, apportioned, laid_out, slots_for
+from lbctl.model.dealing import apportioned, laid_out, slots_for
 from lbctl.model.forward import Forward, Hop, check_mac
 from lbctl.model.maglev import maglev
 from lbctl.model.rotation import NONE, WHOLE, bypassed, padded, turns
@@ -120,6 +120,8 @@ class DsrObstacle(Enum):
     SOURCE_NAT = auto()
     #: A hash keeps a client anyway; the other schedulers choose for each connection.
     AFFINITY = auto()
+    #: Least connections are counted by the kernel's tracking.
+    SCHEDULER = auto()
     #: The kernel is given the interfaces one by one.
     INTERFACE_PATTERN = auto()
 
@@ -257,6 +259,19 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Deal:
+    """How many slots an endpoint (`Endpoint.to`) was dealt in a family, of as many as `slots_for` says."""
+
+    family: Family
+    to: str
+    slots: int
+
+    def __post_init__(self) -> None:
+        if self.slots < 1:
+            raise ValueError(f"{self.slots} slots were dealt to {self.to}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """One balanced service: some listeners, some endpoints, and how to choose among them."""
 
@@ -315,6 +330,7 @@ class Service:
             local_clients=self.local_clients,
             translates_source=self.source_nat is SourceNat.ALWAYS,
             affinity=self.affinity is not None,
+            scheduler=self.scheduler,
             interfaces=self.interfaces,
         )
 
@@ -616,6 +632,7 @@ def dsr_obstacles(
     local_clients: bool,
     translates_source: bool,
     affinity: bool,
+    scheduler: Scheduler,
     interfaces: Iterable[str],
 ) -> Iterator[DsrObstacle]:
     """Yield what keeps a service from direct server return."""
@@ -635,6 +652,8 @@ def dsr_obstacles(
         yield DsrObstacle.SOURCE_NAT
     if affinity:
         yield DsrObstacle.AFFINITY
+    if scheduler is Scheduler.LEAST_CONNECTIONS:
+        yield DsrObstacle.SCHEDULER
     if any(name.endswith("*") for name in interfaces):
         yield DsrObstacle.INTERFACE_PATTERN
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lbctl.engine.change import counters
-from lbctl.engine.inspect.established import Established
+from lbctl.engine.change.established import Established
 from lbctl.engine.record import history
 from lbctl.engine.record.verdicts import is_live
 from lbctl.errors import LbctlError, Unsupported
@@ -31,11 +31,11 @@ _STAYS = 5
 class Load:
     """What was counted of a service: established connections by family and `Endpoint.to`, and new ones.
 
-    `arrived` is by family, in all since the rules of the service were loaded for the first time.
+    `arrived` are all since the rules of the service were loaded for the first time.
     """
 
     established: Mapping[tuple[Family, str], int]
-    arrived: Mapping[Family, int]
+    arrived: Mapping[tuple[Family, str], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +70,7 @@ def measure(session: Session, owner: str, services: Sequence[Service]) -> Measur
                 for endpoint in service.endpoints
                 if endpoint.serves(family)
             },
-            arrived={
-                family: sum(each.connections for (of, _), each in taken.items() if of is family)
-                for family in service.families
-            },
+            arrived={place: each.connections for place, each in taken.items()},
         )
     return Measured(time=host.clock(), loads=loads)
 
@@ -83,8 +80,8 @@ def deal_again(
 ) -> dict[str, frozenset[Deal]]:
     """Return the deals of services, as they are carried out, for the next `period` seconds.
 
-    As many connections are expected as arrived since `before`. A service keeps its deals while the new ones
-    would be nearly the same. Pure.
+    As many connections are expected to arrive and to end as did since `before`. A service keeps its deals
+    while the new ones would be nearly the same. Pure.
     """
     found = {}
     for service in services:
@@ -102,14 +99,29 @@ def _deals(service: Service, before: Measured | None, now: Measured, period: flo
         left = [(each, part) for each, part in rotation if part]
         if not left:
             continue
-        arrived = load.arrived.get(family, 0) - old.arrived.get(family, 0) if old is not None else 0
-        expected = round(max(arrived, 0) * period / seconds) if seconds > 0 else 0
-        established = [load.established.get((family, each.to), 0) for each, _ in left]
-        weights = [each.weight * part for each, part in left]
-        for (each, _), slots in zip(
-            left, deal(weights, established, expected, slots_for(len(rotation))), strict=True
-        ):
-            yield Deal(family=family, to=each.to, slots=slots)
+        places = [(family, each.to) for each, _ in left]
+        flows = [_flow(load, old, place) for place in places]
+        pace = period / seconds if seconds > 0 else 0.0
+        dealt = deal(
+            [each.weight * part for each, part in left],
+            [load.established.get(place, 0) for place in places],
+            round(sum(arrived for arrived, _ in flows) * pace),
+            slots_for(len(rotation)),
+            [ending * pace for _, ending in flows],
+        )
+        for (_, to), slots in zip(places, dealt, strict=True):
+            yield Deal(family=family, to=to, slots=slots)
+
+
+def _flow(load: Load, old: Load | None, place: tuple[Family, str]) -> tuple[int, float]:
+    """Return how many connections of an endpoint arrived between two counts, and what part of them ended."""
+    if old is None:
+        return 0, 0.0
+    before, now = old.established.get(place, 0), load.established.get(place, 0)
+    arrived = max(load.arrived.get(place, 0) - old.arrived.get(place, 0), 0)
+    ended = max(before + arrived - now, 0)
+    # One more than there are: of a few, chance decides how many end.
+    return arrived, ended / ((before + now) / 2 + 1)
 
 
 def _is_alike(old: frozenset[Deal], new: frozenset[Deal]) -> bool:

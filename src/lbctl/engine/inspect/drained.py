@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lbctl.engine.inspect.established import Established
+from lbctl.engine.change.established import Established
 from lbctl.errors import ApplyFailed
 from lbctl.model import Forward
 

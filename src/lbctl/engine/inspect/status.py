@@ -11,10 +11,10 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from lbctl.engine.change.counters import Taken, counted
+from lbctl.engine.change.established import Established
 from lbctl.engine.change.plan import as_left, changed_services, lift_sides
 from lbctl.engine.inspect.annotate import gone
 from lbctl.engine.inspect.checks import endpoint_marks, service_marks
-from lbctl.engine.inspect.established import Established
 from lbctl.engine.inspect.failing import failing_lines
 from lbctl.engine.inspect.overlaps import find_overlaps
 from lbctl.engine.inspect.sources import waiting_lines
