@@ -29,7 +29,7 @@ unexport PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help deps venv demo demo-fleet test test-fast test-browser test-servers coverage check docs matrix \
+.PHONY: help deps venv demo demo-fleet test test-fast test-browser test-ansible test-servers coverage check docs matrix \
         packages lock system-tools test-packages test-clone bench bench-deps bench-startup clean
 
 help: ## list the targets
@@ -112,6 +112,10 @@ $(SERVERS_UNPACKED)/.complete: $(STAMP) Makefile
 	    { apt-get download --quiet=2 $(SERVERS) || { $(SUDO) apt-get update --quiet=2 && apt-get download --quiet=2 $(SERVERS); } } && \
 	    for archive in *.deb; do dpkg --extract "$$archive" .. || exit 1; done
 	@touch $@
+
+test-ansible: venv ## run the test of the Ansible collection, with ansible-core, which this installs
+	$(BIN)/python -m pip install --quiet --group ansible
+	$(BIN)/pytest --override-ini=addopts= --strict-markers --import-mode=importlib tests/ansible
 
 demo-fleet: $(SERVERS_UNPACKED)/.complete ## show three balancers that follow one intent in etcd, until Ctrl-C
 	$(SUDO) $(BIN)/lbctl demo --fleet

@@ -401,6 +401,19 @@ def test_a_port_at_which_another_process_listens_is_not_reported() -> None:
         assert reported(runner, closed, least=2) == {(Family.IPV4, 8001), (Family.IPV6, 8001)}
 
 
+def test_a_socket_that_a_living_process_closes_is_noticed_once_no_other_has_it() -> None:
+    with watching(8001) as (runner, closed):
+        listening = socket.create_server(("127.0.0.1", 8001))
+        heir = subprocess.Popen(
+            [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[listening.fileno()]
+        )
+        runner.run(asyncio.sleep(0.1))
+        listening.close()
+        assert nothing_reported(runner, closed)
+        heir.communicate(b"\n")
+        assert (Family.IPV4, 8001) in reported(runner, closed)
+
+
 def test_connections_that_end_are_no_listeners_that_end() -> None:
     with watching(8001) as (runner, closed):
         listener = Listener("tcp,::,8001")

@@ -30,6 +30,7 @@ def test_the_commands_print_what_the_document_says(network: Network, tmp_path: P
         replay(ROOT / document, opened)
 
 
+@pytest.mark.timeout(600)
 def test_the_tutorial_needs_nothing_but_itself(network: Network, tmp_path: Path) -> None:
     """Its processes are its own, too."""
     try:

@@ -18,8 +18,8 @@ from support.network import Network, intent, service
 PORTS = (8001, 8002, 8003)
 WEB = intent(service("web", "80/tcp", "8001", "8002"))
 WIDER = intent(service("web", "80/tcp", "8001", "8002", "8003"))
-#: Connections that are cut; 100 for a whole night.
-KILLS = int(os.environ.get("LBCTL_KILLS", "10"))
+#: Connections that are cut here; more over a real sshd, in tests/servers.
+KILLS = int(os.environ.get("LBCTL_KILLS", "3"))
 
 
 @pytest.fixture

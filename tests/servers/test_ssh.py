@@ -1,7 +1,8 @@
-"""`--host` over a real sshd: a host of an old release, one with busybox alone, load, cuts, 10,000 of them."""
+"""`--host` over a real sshd: an old release, a host with busybox alone, load, cuts, 10,000 services."""
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -129,37 +130,42 @@ def listing(root: Path) -> list[str]:
 
 
 def test_busybox_is_enough(network: Network, start: Start, servers: Path, tmp_path: Path) -> None:
-    """Of everything but iptables."""
     network.local_endpoints(PORTS)
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    busybox = servers / "bin/busybox"
-    for applet in subprocess.run(
-        [busybox, "--list"], capture_output=True, text=True, check=True
-    ).stdout.split():
-        (tools / applet).symlink_to(busybox)
-    for word in ("iptables", "ip6tables"):
-        for part in ("-legacy-save", "-legacy-restore", "-legacy"):
-            (tools / f"{word}{part}").symlink_to(f"/usr/sbin/{word}{part}")
-    far = start(
-        shell=(
-            str(busybox),
-            "env",
-            "-i",
-            f"LBCTL_STATE_DIR={network.folder / 'far'}",
-            f"PATH={tools}",
-            "LBCTL_ONLY_PATH=1",
-            "sh",
-            "-c",
-        )
-    )
-    done = far.lbctl("apply", "--yes", "--backend", "iptables", config=WEB)
+    far = start(root=busybox_root(servers, tmp_path / "root"))
+    shown = far.lbctl("backends", "--output", "json").json
+    usable = {d["name"] for backend in shown["backends"] for d in backend["drivers"] if d["usable"]}
+    assert usable == {"legacy"}
+    done = far.lbctl("apply", "--yes", config=WEB)
     assert done.code == 0, done.err
     assert Counter(network.ask(network.client, HOST4, 80, 4)) == {"8001": 2, "8002": 2}
-    path = network.folder / "wider.toml"
-    path.write_text(WIDER, encoding="utf-8")
-    assert far.lbctl("apply", "--yes", "--backend", "iptables", "--trial", "2s", config=WIDER).code == 8
+    assert far.lbctl("apply", "--yes", "--trial", "2s", config=WIDER).code == 8
     assert Counter(network.ask(network.client, HOST4, 80, 4)) == {"8001": 2, "8002": 2}
+    assert far.lbctl("remove", "--yes").code == 0
+    assert "LBCTL" not in network.rules()
+
+
+def busybox_root(servers: Path, root: Path) -> Path:
+    """A root with busybox and the legacy iptables of this machine, and nothing else."""
+    busybox = servers / "bin/busybox"
+    listed = subprocess.run([busybox, "--list-full"], capture_output=True, text=True, check=True).stdout
+    for path in listed.split():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).symlink_to("/bin/busybox")
+    (root / "bin/busybox").unlink(missing_ok=True)
+    shutil.copy(busybox, root / "bin/busybox")
+    binary = Path("/usr/sbin/xtables-legacy-multi")
+    [plugins] = Path("/usr/lib").glob("*/xtables")
+    programs = [binary, *plugins.glob("*.so")]
+    needed = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=True).stdout
+    libraries = {Path(word) for word in needed.split() if word.startswith("/") and not word.endswith(":")}
+    for path in (*programs, *libraries):
+        target = root / path.relative_to("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    for word in ("iptables", "ip6tables"):
+        for part in ("", "-save", "-restore"):
+            (root / f"usr/sbin/{word}{part}").symlink_to(binary.name)
+    return root
 
 
 def test_cut_connections_leave_old_or_new(network: Network, start: Start) -> None:

@@ -9,12 +9,13 @@ from support.network import Network, Result, run_lbctl
 
 #: Stands for ssh: the command runs in the network namespace of the host, and does not end with this process.
 _SSH = f"""#!{sys.executable} -IS
-import os, subprocess, sys
+import os, subprocess, sys, threading
 words = sys.argv[sys.argv.index("--") + 2:]
 command = [{{words}}, words[-1]]
 environment = {{{{**os.environ, **{{environment}}}}}}
 far = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, start_new_session=True)
 open({{pids!r}}, "a").write(f"{{{{os.getpid()}}}}\\n")
+threading.Thread(target=lambda: os._exit(far.wait()), daemon=True).start()
 while data := os.read(0, 65536):
     try:
         far.stdin.write(data)

@@ -21,10 +21,13 @@ class _Selector(selectors.SelectSelector):
     def __init__(self, host: FakeHost) -> None:
         super().__init__()
         self._host = host
+        #: How often there was nothing to do but to wait.
+        self.waits = 0
 
     def select(self, timeout: float | None = None) -> list[Any]:
         assert timeout is not None, "every task waits for another"
         if timeout > 0:
+            self.waits += 1
             self._host.uptime += timeout
             self._host.time += timeout
         return super().select(0)
@@ -49,8 +52,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def __init__(self, host: FakeHost, *, wire: bool = False) -> None:
         """Make a loop; `wire` is True if its tasks speak to each other through real sockets."""
-        super().__init__(_WireSelector(host) if wire else _Selector(host))
+        self._virtual = _WireSelector(host) if wire else _Selector(host)
+        super().__init__(self._virtual)
         self._host = host
+
+    @property
+    def waits(self) -> int:
+        """How often it had nothing to do: a process would have been woken so often."""
+        return self._virtual.waits
 
     def time(self) -> float:
         return self._host.uptime

@@ -398,6 +398,16 @@ def test_a_transaction_that_the_kernel_reports_is_looked_at_at_once() -> None:
         assert agent.slots == set(NAMES)
 
 
+def test_it_sleeps_while_nothing_is_due() -> None:
+    rare = CHECK.replace('"2s"', '"1h"')
+    agent = Agent(intent=read_intent(service("web", "192.0.2.1:80/tcp", *NAMES) + rare), paper=Marked())
+    with agent.running() as go:
+        go(60)
+        before = agent.loop.waits
+        go(600)
+        assert agent.loop.waits - before < 600
+
+
 def test_what_the_kernel_does_not_report_is_found_a_moment_later() -> None:
     agent = Agent(paper=Marked())
     with agent.running() as go:

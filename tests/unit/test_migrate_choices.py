@@ -57,7 +57,7 @@ def test_a_source_without_balancing_rules_is_named() -> None:
 def test_unmatched_traffic_is_a_decision() -> None:
     leaking = "ipv4 local:80/tcp nth to 8001 8002 -"
     desk = holding(leaking)
-    with pytest.raises(IntentError, match="1/3 of its connections are unmatched") as caught:
+    with pytest.raises(IntentError, match=r"33.3 % of its connections \(1/3\) are unmatched") as caught:
         desk.plan("right")
     assert "--fix gives each endpoint the same share" in str(caught.value.hint)
     fixed = desk.planned("right", policy=SharePolicy.FIX)

@@ -135,7 +135,7 @@ def test_an_agent_does_not_overtake_a_migration(asked: bool) -> None:
     assert made is not None
     desk.find(Health.DOWN)
     assert desk.keeper.keep().changed
-    engine.migrate(made.target, made)
+    engine.run_migration(made.target, made)
     assert not desk.left.held.get("lbctl")
     assert desk.slots == {"10.0.0.1:80", "10.0.0.3:80"}
 

@@ -28,7 +28,7 @@ def test_the_commands_are_those_of_the_program() -> None:
 
 def test_each_document_has_a_table() -> None:
     titles = re.findall(r"(?m)^## Document (.*)$", page())
-    assert sorted(name for title in titles for name in re.findall(r"`([a-z]+)`", title)) == sorted(NAMES)
+    assert sorted(name for title in titles for name in re.findall(r"`([a-z-]+)`", title)) == sorted(NAMES)
 
 
 def test_each_link_of_the_page_leads_to_a_heading() -> None:

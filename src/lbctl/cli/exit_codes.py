@@ -36,8 +36,9 @@ EXIT_CODES = (
     ExitCode(
         "7",
         "kernel or intent changed since the plan, another lbctl holds the lock, or a trial is running",
-        "kernel or intent changed since the plan, another lbctl holds the lock or was interrupted, or a "
-        "trial is running; another publication came in between (`publish`); `agent`: one of this owner runs "
+        "kernel or intent changed since the plan (with `--yes`, and where a running agent changed the "
+        "kernel, it is made again instead), another lbctl holds the lock or was interrupted, or a trial "
+        "is running; another publication came in between (`publish`); `agent`: one of this owner runs "
         "already; `agent pause` and `resume`: none runs",
     ),
     ExitCode("8", "trial not confirmed, reverted", "a trial was not confirmed and was reverted"),

@@ -122,6 +122,11 @@ def brief(share: Fraction) -> str:
     return str(share) if share.denominator < 10**12 else f"{float(share):.9f}"
 
 
+def unmatched(leak: Fraction) -> str:
+    """Return in words which part of a service's connections no rule sends to an endpoint."""
+    return f"{float(leak) * 100:.3g} % of its connections ({brief(leak)}) are unmatched"
+
+
 #: An address in brackets with a port, or a port alone.
 _PORT = re.compile(r"(?:\]|\A):[0-9]+\Z")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lbctl.engine.inspect.explain import stands_before
 from lbctl.engine.migrate.intent import imported, is_balancing, own_endpoint, shown
 from lbctl.errors import ApplyFailed, IntentError
-from lbctl.model import EndpointShare, Severity, brief, decimal
+from lbctl.model import EndpointShare, Severity, decimal, unmatched
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -308,7 +308,7 @@ def _what_is_wrong(service: AnalysedService, reading: Analysis) -> str:
     if not reasons and not service.exact:
         reasons = [f"its shares depend on {service.depends_on}"]
     if not reasons:
-        reasons = [f"{brief(service.leak)} of its connections are unmatched"]
+        reasons = [unmatched(service.leak)]
     return f"{shown(service)}: {'; '.join(reasons)}"
 
 

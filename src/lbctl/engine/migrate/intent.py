@@ -24,12 +24,12 @@ from lbctl.model import (
     Scheduler,
     Service,
     SourceNat,
-    brief,
     conditions,
     decimal,
     default_seed,
     slot_count,
     split,
+    unmatched,
     with_port,
 )
 
@@ -521,7 +521,7 @@ def _listeners(service: AnalysedService, remarks: list[str]) -> Iterator[Listene
         raise NotExpressible(f"protocol {service.proto}")
     if service.leak:
         raise NotExpressible(
-            f"{brief(service.leak)} of its connections are unmatched; --fix gives each endpoint the same "
+            f"{unmatched(service.leak)}; --fix gives each endpoint the same "
             "share, --keep these shares, with the listener itself as one more endpoint"
         )
     if service.dport == "any":

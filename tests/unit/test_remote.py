@@ -1,0 +1,159 @@
+"""What a remote host answers is untrusted: framing, sizes, escape sequences; and so is a destination."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from lbctl.errors import ApplyFailed, ConnectionLost, LbctlError, Unreachable, WrongUsage
+from lbctl.host.remote import Destination, RemoteHost, SshSession
+from lbctl.host.remote.session import RemoteRequest
+
+#: Takes the place of ssh: answers the first line with the mark of a session, then prints what the test says.
+_SSH = """#!{python} -IS
+import os, sys
+if {announces}:
+    nonce = sys.stdin.buffer.readline().strip()
+    sys.stdin.buffer.read(int(sys.stdin.buffer.readline()))
+    sys.stdout.buffer.write({noise!r} + b"lbctl-session " + nonce + b"\\n")
+    sys.stdout.buffer.flush()
+    sys.stdin.buffer.readline()
+sys.stderr.write({said!r})
+sys.stdout.buffer.write({answer!r})
+sys.stdout.buffer.flush()
+sys.exit({code})
+"""
+
+
+@pytest.fixture
+def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Ssh":
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return Ssh(tmp_path)
+
+
+class Ssh:
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "ssh"
+
+    def answers(
+        self,
+        answer: bytes = b"",
+        *,
+        noise: bytes = b"",
+        said: str = "",
+        code: int = 0,
+        announces: bool = True,
+    ) -> SshSession:
+        text = _SSH.format(
+            python=sys.executable, answer=answer, noise=noise, said=said, code=code, announces=announces
+        )
+        self._path.write_text(text, encoding="utf-8")
+        self._path.chmod(0o755)
+        return SshSession(Destination.of("far"))
+
+
+def ask(session: SshSession) -> bytes:
+    try:
+        return session.ask(RemoteRequest(verb="hello"))[0].out
+    finally:
+        session.close()
+
+
+def test_an_answer_is_that_of_its_request(ssh: Ssh) -> None:
+    assert ask(ssh.answers(b"1 0 3 0\nabc", noise=b"Welcome!\r\n\x1b[2J")) == b"abc"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"2 0 0 0\n",  # to what was not asked
+        b"1 0 99999999999 0\n",  # 100 GB
+        b"1 0 999999999 0\n",
+        b"1 0 -1 0\n",
+        b"1 0 0\n",
+        b"one 0 0 0\n",
+        b"x" * 1000,  # a line without an end
+        b"1 0 10 0\nabc",  # cut short
+        b"",
+    ],
+)
+def test_what_is_no_answer_ends_the_session(ssh: Ssh, answer: bytes) -> None:
+    with pytest.raises(Unreachable):
+        ask(ssh.answers(answer))
+
+
+def test_a_shell_that_prints_without_end_is_left(ssh: Ssh) -> None:
+    with pytest.raises(Unreachable, match="without an end"):
+        ask(ssh.answers(b"y\n" * 100_000, announces=False))
+
+
+def test_what_ssh_says_is_escaped(ssh: Ssh) -> None:
+    said = "\x1b]0;owned\x07sudo: a password is required\n"
+    with pytest.raises(Unreachable) as caught:
+        ask(ssh.answers(said=said, code=1, announces=False))
+    assert "\x1b" not in caught.value.message
+    assert "a password is required" in caught.value.message
+    assert "sudo" in str(caught.value.hint)
+
+
+def test_after_a_change_has_begun_the_state_is_unknown(ssh: Ssh) -> None:
+    session = ssh.answers(b"")
+    session.changing = True
+    with pytest.raises(ConnectionLost):
+        ask(session)
+
+
+def test_a_word_with_a_line_break_is_not_sent(ssh: Ssh) -> None:
+    session = ssh.answers(b"1 0 0 0\n")
+    with pytest.raises(LbctlError, match="line break"):
+        session.ask(RemoteRequest(verb="read", words=("/etc/x\n2 run 1 0\nreboot",)))
+    session.close()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-oProxyCommand=reboot",
+        "root@-oProxyCommand=reboot",
+        "-l@host",
+        "host -p 1",
+        "host\n",
+        "ho\x1bst",
+        "host:0",
+        "host:65536",
+        "host:2222:1",
+        "a@b@c",
+        "[::1",
+        "host;reboot",
+        "$(reboot)",
+        "`reboot`",
+        "../host",
+        "",
+        "user@",
+        "%h",
+    ],
+)
+def test_a_destination_is_nothing_else(text: str) -> None:
+    with pytest.raises(WrongUsage) as caught:
+        Destination.of(text)
+    assert "\x1b" not in caught.value.message
+
+
+def test_destinations_as_ssh_takes_them() -> None:
+    assert Destination.of("lb1").words() == ("--", "lb1")
+    assert Destination.of("admin@lb1.example.net:2222").words() == (
+        "-l", "admin", "-p", "2222", "--", "lb1.example.net",
+    )  # fmt: skip
+    found = Destination.of("root@[fe80::1%eth0]:22")
+    assert (found.words()[-1], str(found)) == ("fe80::1%eth0", "root@[fe80::1%eth0]:22")
+
+
+def test_a_name_that_leads_elsewhere_is_not_saved(ssh: Ssh) -> None:
+    host = RemoteHost(Destination.of("far"))
+    host._facts = {"network": "1"}
+    host._saved = {}
+    for name in ("../x", ".x", "a/b", "a\nb", ""):
+        with pytest.raises(ApplyFailed):
+            host.save(name, "text")
+    host.close()
