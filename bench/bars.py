@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import checking
+import direct
 import growth
 import load
 import nat
@@ -197,6 +198,33 @@ def of_agent(part: dict[str, Any]) -> Iterator[Bar]:
     yield Bar(title="connections lost after the agent has seen a killed process", value=lost, limit=0)
 
 
+def of_dsr(part: dict[str, Any]) -> Iterator[Bar]:
+    rows = {(row["what"], row["services"]): row["above_floor_ns"] for row in part["cost"]["rows"]}
+    many = max(services for _, services in rows)
+    forwarding, translated = rows[direct.FORWARDING, 0], rows[direct.TRANSLATED, 1]
+    for what in (direct.HASH, direct.MAGLEV):
+        value = rows[what, 1] / forwarding
+        yield Bar(title=f"direct return, {what}: a packet / plain forwarding", value=value, limit=1.0)
+    for what, limit in ((direct.HASH, 0.45), (direct.MAGLEV, 0.45), (direct.LEARNED, 0.65)):
+        value = rows[what, 1] / translated
+        yield Bar(title=f"direct return, {what}: a new flow / translated", value=value, limit=limit)
+    yield Bar(
+        title=f"direct return: a packet with {many:,} services / 1",
+        value=rows[direct.HASH, many] / rows[direct.HASH, 1],
+        limit=1.2,
+        meant_for=meant_for(many),
+    )
+    got = part["shares"]["got"]
+    yield Bar(title="direct return, round robin: connections off from equal shares", value=off(got), limit=0)
+    lost = sum(sum(found["lost"].values()) for found in part["changes"].values())
+    yield Bar(title="direct return, round robin: connections lost in changes", value=lost, limit=0)
+
+
+def off(got: Sequence[int]) -> int:
+    """Return how many connections the servers are off, at most, from what a whole number of turns gives."""
+    return max(0, max(got) - min(got) - 1)
+
+
 def of_nat(part: dict[str, Any]) -> Iterator[Bar]:
     for way, kind, limit in (
         (LBCTL_NFTABLES, proxies.NEW, 0.98),
@@ -224,6 +252,7 @@ OF_PARTS = {
     "load": of_load,
     "growth": of_growth,
     "agent": of_agent,
+    "dsr": of_dsr,
     "nat": of_nat,
     "start-up": of_startup,
 }

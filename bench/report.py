@@ -291,6 +291,20 @@ def killed_table(part: dict[str, Any]) -> Table:
     return Table((head, "seen after", "lost until then", "lost after that"), rows)
 
 
+def direct_table(part: dict[str, Any]) -> Table:
+    """What a packet costs above receiving it."""
+    rows = [
+        [
+            row["what"],
+            f"{row['services']:,}" if row["services"] else "",
+            f"{statistics.median(row['packet_ns']):,.0f} ns",
+            f"{row['above_floor_ns']:,} ns",
+        ]
+        for row in part["cost"]["rows"]
+    ]
+    return Table(("a packet through the balancer", "services", "with sending it", "above receiving it"), rows)
+
+
 def nat_table(part: dict[str, Any]) -> Table:
     rows = []
     for case, kinds in part["cases"].items():
@@ -346,6 +360,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Table]]] = {
     "growth": ("growth", growth_table),
     "agent": ("agent", agent_table),
     "killed": ("agent", killed_table),
+    "direct": ("dsr", direct_table),
     "nat": ("nat", nat_table),
     "least": ("least", least_table),
     "start-up": ("start-up", startup_table),

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from lbctl_nftables import layout
+from support.agents import AgentProcess
+from support.examples import SEGMENT
 from support.network import intent, service
 from support.segment import CLIENTS4, SERVERS4, SERVERS6, SERVICE4, SERVICE6, Segment, tally
 
@@ -77,6 +79,29 @@ def test_a_hash_leads_a_client_to_one_server_whatever_it_sends(segment: Segment,
     assert {each["established"] for each in counts.values()} == {None}
 
 
+def test_the_example_balances_as_it_says(segment: Segment) -> None:
+    apply(segment, (SEGMENT / "lbctl.toml").read_text())
+    assert min(tally(segment.ask(1, source=client)[0] for client in CLIENTS4)) >= 4
+    assert set(segment.ask(2, SERVICE6)) < set(SERVERS4)
+
+
+def test_the_agent_follows_a_mac_address_that_changes(segment: Segment) -> None:
+    apply(segment, intent(direct(*EVERY)))
+    agent = AgentProcess(segment).ready()  # type: ignore[arg-type]
+    try:
+        segment.servers[0].ip("link", "set", "eth0", "address", "02:00:00:00:00:99")
+        for address in (SERVERS4[0], SERVERS6[0]):
+            segment.balancer.ip("neigh", "replace", address, "dev", "eth0", "use")
+            segment.balancer.ip("neigh", "del", address, "dev", "eth0")
+            segment.balancer.ip("neigh", "replace", address, "dev", "eth0", "use")
+        listing = ("nft", "list", "map", "netdev", "lbctl.ip")
+        page = f"picks-{layout.home('far')[0]:02x}"
+        agent.wait(lambda: "0x20000000099" in segment.balancer.run(*listing, page), "not followed")
+    finally:
+        agent.stop()
+    assert tally(segment.ask(6)) == [2, 2, 2]
+
+
 def test_connections_outlive_weights_drains_and_endpoints(segment: Segment) -> None:
     apply(segment, intent(direct(*EVERY)))
     held = [segment.connect() for _ in range(9)]
@@ -95,6 +120,20 @@ def test_connections_outlive_weights_drains_and_endpoints(segment: Segment) -> N
     for each in held:
         each.close()
     assert tally(segment.ask(3)) == [0, 0, 3]
+
+
+def test_datagrams_leave_an_endpoint_that_is_removed_and_stay_at_one_that_drains(segment: Segment) -> None:
+    apply(segment, intent(direct(*EVERY)))
+    flows = [segment.flow(address) for address in (SERVICE4, SERVICE6) for _ in range(6)]
+    before = [flow.say() for flow in flows]
+    assert tally(before) == [4, 4, 4]
+    assert segment.lbctl("drain", f"far/{SERVERS4[0]}", f"far/{SERVERS6[0]}", "--yes").code == 0
+    assert [flow.say() for flow in flows] == before
+    left = [each for each in EVERY if each not in {SERVERS4[1], SERVERS6[1]}]
+    apply(segment, intent(direct(*left)))
+    after = [flow.say() for flow in flows]
+    assert SERVERS4[1] not in after
+    assert all(now == was for now, was in zip(after, before, strict=True) if was != SERVERS4[1])
 
 
 @pytest.mark.parametrize("scheduler", ["source-hash", "maglev"])

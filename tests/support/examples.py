@@ -10,7 +10,10 @@ from support.network import Network
 EXAMPLES = Path(__file__).parents[2] / "examples"
 #: Those of several hosts with other programs, which `make test-servers` runs.
 FLEETS = ("bgp", "vrrp")
-FILES = sorted(file for file in EXAMPLES.glob("*/lbctl.toml") if file.parent.name not in FLEETS)
+#: Of servers on a switch: see `support.segment`.
+SEGMENT = EXAMPLES / "dsr"
+_APART = (*FLEETS, SEGMENT.name)
+FILES = sorted(file for file in EXAMPLES.glob("*/lbctl.toml") if file.parent.name not in _APART)
 
 
 def furnish(network: Network, intent: Intent) -> None:

@@ -5,7 +5,7 @@
     servers  192.0.2.101… ┘
 
 Services are at 192.0.2.200 and 2001:db8:1::200: on an interface of the balancer, and on the loopback of each
-server, which does not answer ARP for it.
+server, which does not answer ARP for it. The servers are set up by the files of examples/dsr.
 """
 
 import selectors
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from lbctl.conformance.network import family_of
 from lbctl.host.netns import Namespace, PrivateHost
+from support.examples import SEGMENT
 from support.network import Result, run_lbctl
 
 SERVICE4, SERVICE6 = "192.0.2.200", "2001:db8:1::200"
@@ -25,7 +26,6 @@ CLIENTS4 = tuple(f"192.0.2.{n}" for n in range(1, 41))
 SERVERS4 = tuple(f"192.0.2.{n}" for n in range(101, 104))
 SERVERS6 = tuple(f"2001:db8:1::{n}" for n in range(101, 104))
 PATIENCE = 20.0
-_SYSCTL = "/proc/sys/net"
 
 
 class Server:
@@ -120,6 +120,24 @@ class Connection:
         self._socket.close()
 
 
+class Flow:
+    """A client's datagram socket that keeps talking to one place."""
+
+    def __init__(self, namespace: Namespace, address: str, port: int) -> None:
+        with namespace.entered():
+            self._socket = socket.socket(family_of(address), socket.SOCK_DGRAM)
+        self._socket.settimeout(PATIENCE)
+        self._socket.connect((address, port))
+
+    def say(self) -> str:
+        """Return who answers a datagram."""
+        self._socket.send(b"?")
+        return self._socket.recv(64).decode()
+
+    def close(self) -> None:
+        self._socket.close()
+
+
 class Segment:
     """The hosts. `lbctl` runs the real program on the balancer."""
 
@@ -138,17 +156,26 @@ class Segment:
         self.client.address("eth0", *(f"{each}/24" for each in CLIENTS4), "2001:db8:1::1/64")
         for number, server in enumerate(self.servers):
             server.address("eth0", f"{SERVERS4[number]}/24", f"{SERVERS6[number]}/64")
-            server.write(f"{_SYSCTL}/ipv4/conf/all/arp_ignore", "1")
-            server.write(f"{_SYSCTL}/ipv4/conf/all/arp_announce", "2")
-            server.address("lo", f"{SERVICE4}/32", f"{SERVICE6}/128")
+            self._set_up(server)
             process = Server(server, SERVERS4[number], ports)
             self._stack.callback(process.close)
 
     def _host(self, local: PrivateHost) -> Namespace:
         namespace = Namespace(local)
         self._stack.callback(namespace.close)
-        namespace.write(f"{_SYSCTL}/ipv6/conf/default/accept_dad", "0")
+        namespace.write("/proc/sys/net/ipv6/conf/default/accept_dad", "0")
         return namespace
+
+    @staticmethod
+    def _set_up(server: Namespace) -> None:
+        """Set a server up by the files of the example."""
+        for line in (SEGMENT / "90-dsr-server.conf").read_text().splitlines():
+            if line and not line.startswith("#"):
+                name, _, value = line.partition(" = ")
+                server.write(f"/proc/sys/{name.replace('.', '/')}", value)
+        for line in (SEGMENT / "lbctl-service-address.service").read_text().splitlines():
+            if line.startswith("ExecStart="):
+                server.run(*line.removeprefix("ExecStart=").split())
 
     def _number(self) -> None:
         self.balancer.address("eth0", "192.0.2.100/24", "2001:db8:1::100/64")
@@ -161,6 +188,11 @@ class Segment:
         self.switch.ip("link", "set", "balancer", "master", "br0")
         self._number()
         self.client.ip("neigh", "flush", "all")
+
+    @property
+    def host(self) -> Namespace:
+        """Where an `AgentProcess` runs."""
+        return self.balancer
 
     def close(self) -> None:
         self._stack.close()
@@ -191,21 +223,16 @@ class Segment:
             connection.close()
         return answers
 
+    def flow(self, address: str = SERVICE4, port: int = 80) -> Flow:
+        """Return a datagram socket that stays open until the segment is closed."""
+        made = Flow(self.client, address, port)
+        self._stack.callback(made.close)
+        return made
+
     def datagrams(self, sockets: int, each: int, address: str = SERVICE4, port: int = 80) -> list[list[str]]:
         """Return who answers the datagrams of some sockets."""
-        answers = []
-        for _ in range(sockets):
-            with self.client.entered():
-                sock = socket.socket(family_of(address), socket.SOCK_DGRAM)
-            sock.settimeout(PATIENCE)
-            sock.connect((address, port))
-            heard = []
-            for _ in range(each):
-                sock.send(b"?")
-                heard.append(sock.recv(64).decode())
-            answers.append(heard)
-            sock.close()
-        return answers
+        flows = [self.flow(address, port) for _ in range(sockets)]
+        return [[flow.say() for _ in range(each)] for flow in flows]
 
     def mac(self, host: Namespace) -> str:
         """Return the MAC address of a host on the switch."""

@@ -129,6 +129,11 @@ _DSR_OBSTACLES: Mapping[DsrObstacle, tuple[str, str, str]] = {
         "direct server return keeps no clients",
         'leave it out; `scheduler = "source-hash"` leads a client to one endpoint',
     ),
+    DsrObstacle.SCHEDULER: (
+        "scheduler",
+        "with direct server return this host tracks no connections, of which some endpoint has the least",
+        'write "round-robin", "random", "source-hash" or "maglev"',
+    ),
     DsrObstacle.INTERFACE_PATTERN: (
         "interfaces",
         "direct server return is set up for each interface by itself",
@@ -615,6 +620,7 @@ def _check_forward(draft: _Draft, report: _Report) -> None:
         local_clients=draft.local_clients,
         translates_source="source_nat" in table.model_fields_set,
         affinity=table.affinity is not None,
+        scheduler=table.scheduler,
         interfaces=table.interfaces or (),
     )
     for obstacle in found:

@@ -120,6 +120,8 @@ class DsrObstacle(Enum):
     SOURCE_NAT = auto()
     #: A hash keeps a client anyway; the other schedulers choose for each connection.
     AFFINITY = auto()
+    #: Least connections are counted by the kernel's tracking.
+    SCHEDULER = auto()
     #: The kernel is given the interfaces one by one.
     INTERFACE_PATTERN = auto()
 
@@ -328,6 +330,7 @@ class Service:
             local_clients=self.local_clients,
             translates_source=self.source_nat is SourceNat.ALWAYS,
             affinity=self.affinity is not None,
+            scheduler=self.scheduler,
             interfaces=self.interfaces,
         )
 
@@ -629,6 +632,7 @@ def dsr_obstacles(
     local_clients: bool,
     translates_source: bool,
     affinity: bool,
+    scheduler: Scheduler,
     interfaces: Iterable[str],
 ) -> Iterator[DsrObstacle]:
     """Yield what keeps a service from direct server return."""
@@ -648,6 +652,8 @@ def dsr_obstacles(
         yield DsrObstacle.SOURCE_NAT
     if affinity:
         yield DsrObstacle.AFFINITY
+    if scheduler is Scheduler.LEAST_CONNECTIONS:
+        yield DsrObstacle.SCHEDULER
     if any(name.endswith("*") for name in interfaces):
         yield DsrObstacle.INTERFACE_PATTERN
 
