@@ -606,6 +606,9 @@ def _ends(messages: bytes) -> int:
 def _as_unit(systemd_run: str, environment: Mapping[str, str]) -> list[str]:
     """Return the words before a program that have systemd run it as a unit, in this network namespace."""
     kept = {"PATH": os.environ.get("PATH", os.defpath), **environment}
+    # Only this names the place to which lbctl.pyz unpacked the packages that the program needs.
+    if path := os.environ.get("PYTHONPATH"):
+        kept["PYTHONPATH"] = path
     words = [systemd_run, "--quiet", "--collect", *(f"--setenv={k}={v}" for k, v in kept.items())]
     if not _is_first_network():
         here = f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/net"
