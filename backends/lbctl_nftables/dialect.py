@@ -14,7 +14,6 @@ meets, reads back what became of it, and removes it. That happens once for each 
 from __future__ import annotations
 
 import re
-import threading
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -170,7 +169,7 @@ def program(name: str, owner: str = _OWNER) -> Program:
 
 def fault(host: Host, driver: str, name: str) -> str | None:
     """Return what is wrong with a dialect here: what the tool says, or what it wrote; None if it is right."""
-    meant = program(name, f"{_OWNER}{threading.get_native_id()}")
+    meant = program(name, f"{_OWNER}{host.task()}")
     try:
         drivers.load(host, driver, script.render(meant))
     except (ApplyFailed, StateUnknown) as error:
