@@ -310,7 +310,9 @@ serve() {
                     # One that decides by its version how it is used is marked.
                     path=$(find_tool "${tool#+}") || continue
                     printf 'tool %s %s\n' "${tool#+}" "$path"
-                    [ "$tool" = "${tool#+}" ] || printf 'about %s %s\n' "$path" "$("$path" --version 2>/dev/null)"
+                    [ "$tool" != "${tool#+}" ] || continue
+                    printf 'about %s %s\n' "$path" "$("$path" --version 2>/dev/null)"
+                    printf 'print %s %s\n' "$path" "$(fingerprint "$path")"
                 done
                 set +f
                 for path in "$run"/*."$network.lock" "$run"/*."$network.lock.d"; do
