@@ -120,7 +120,7 @@ test-ansible: venv ## run the test of the Ansible collection, with ansible-core,
 demo-fleet: $(SERVERS_UNPACKED)/.complete ## show three balancers that follow one intent in etcd, until Ctrl-C
 	$(SUDO) $(BIN)/lbctl demo --fleet
 
-test-browser: venv ## run the tests of the agent's page in chromium, which this installs
+test-browser: docs ## run the tests of the agent's page and of the site in chromium, which this installs
 	@command -v chromium >/dev/null || \
 	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends chromium fonts-dejavu-core
 	$(BIN)/python -m pip install --quiet --group browser

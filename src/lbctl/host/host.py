@@ -125,6 +125,9 @@ class Host(Protocol):
     def is_locked(self, name: str) -> bool:
         """Return True while a process holds `lock(name)`, this one included."""
 
+    def task(self) -> int:
+        """Return the number of a task of the host, in its /proc, that lives as long as this work."""
+
     def socket_path(self, name: str) -> Path:
         """Return where the unix socket `name` of this network namespace is; its directory may be missing."""
 
@@ -405,6 +408,10 @@ class LocalHost:
             return not _locked(handle)
         finally:
             os.close(handle)
+
+    def task(self) -> int:
+        """See `Host`. The calling thread."""
+        return threading.get_native_id()
 
     def socket_path(self, name: str) -> Path:
         """See `Host`."""

@@ -167,7 +167,8 @@ look() {
     if [ -n "$head" ]; then
         head -c "$(($2 + 1))" "$1" >"$out" 2>/dev/null
     else
-        cat "$1" >"$out" 2>/dev/null
+        # What the kernel makes up comes in parts, which count as whole ones.
+        dd if="$1" of="$out" bs=65536 count="$(($2 / 65536 + 1))" 2>/dev/null
     fi
 }
 
@@ -252,11 +253,12 @@ every() {
         set -f
         name=${path##*/}
         case $name in *[!A-Za-z0-9._-]*) continue ;; esac
-        file "$path" && cat "$path" >"$in" 2>/dev/null || continue
-        size=$(($(wc -c <"$in")))
+        file "$path" && size=$(($(wc -c <"$path"))) || continue
         if [ "$size" -gt "$3" ]; then
             printf -- '- %s %s\n' "$size" "$name"
-        else
+        elif cat "$path" >"$in" 2>/dev/null; then
+            size=0
+            [ ! -s "$in" ] || size=$(($(wc -c <"$in")))
             printf '+ %s %s\n' "$size" "$name"
             cat "$in"
         fi
@@ -299,6 +301,7 @@ serve() {
             {
                 printf 'user %s\n' "$(id -u)"
                 printf 'boot %s\n' "$boot"
+                printf 'pid %s\n' "$$"
                 printf 'network %s\n' "$network"
                 printf 'uptime %s\n' "$(cat /proc/uptime)"
                 printf 'now %s\n' "$(date +%s)"
@@ -307,7 +310,9 @@ serve() {
                     # One that decides by its version how it is used is marked.
                     path=$(find_tool "${tool#+}") || continue
                     printf 'tool %s %s\n' "${tool#+}" "$path"
-                    [ "$tool" = "${tool#+}" ] || printf 'about %s %s\n' "$path" "$("$path" --version 2>/dev/null)"
+                    [ "$tool" != "${tool#+}" ] || continue
+                    printf 'about %s %s\n' "$path" "$("$path" --version 2>/dev/null)"
+                    printf 'print %s %s\n' "$path" "$(fingerprint "$path")"
                 done
                 set +f
                 for path in "$run"/*."$network.lock" "$run"/*."$network.lock.d"; do
