@@ -14,7 +14,6 @@ meets, reads back what became of it, and removes it. That happens once for each 
 from __future__ import annotations
 
 import re
-import threading
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -48,7 +47,15 @@ if TYPE_CHECKING:
 CAPABILITIES = Capabilities(
     # By name: what this backend does not know yet is refused, and never rendered as something else.
     protocols=frozenset({Protocol.TCP, Protocol.UDP, Protocol.SCTP}),
-    schedulers=frozenset(Scheduler),
+    schedulers=frozenset(
+        {
+            Scheduler.ROUND_ROBIN,
+            Scheduler.RANDOM,
+            Scheduler.SOURCE_HASH,
+            Scheduler.MAGLEV,
+            Scheduler.LEAST_CONNECTIONS,
+        }
+    ),
     states=frozenset({State.ACTIVE, State.DRAIN, State.BACKUP}),
     source_nat=frozenset({SourceNat.HAIRPIN, SourceNat.ALWAYS, SourceNat.NEVER}),
     forwards=frozenset({Forward.NAT, Forward.DSR}),
@@ -170,7 +177,7 @@ def program(name: str, owner: str = _OWNER) -> Program:
 
 def fault(host: Host, driver: str, name: str) -> str | None:
     """Return what is wrong with a dialect here: what the tool says, or what it wrote; None if it is right."""
-    meant = program(name, f"{_OWNER}{threading.get_native_id()}")
+    meant = program(name, f"{_OWNER}{host.task()}")
     try:
         drivers.load(host, driver, script.render(meant))
     except (ApplyFailed, StateUnknown) as error:

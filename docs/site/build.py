@@ -24,6 +24,7 @@ ELSEWHERE = {
     "how-to/systemd.md": "examples/systemd/README.md",
     "how-to/monitoring.md": "examples/monitoring/README.md",
     "how-to/bgp.md": "examples/bgp/README.md",
+    "how-to/ansible.md": "examples/ansible/README.md",
     "how-to/backend.md": "examples/third_party_backend/README.md",
     "how-to/source.md": "examples/third_party_source/README.md",
     "explanation/speed.md": "docs/bench/README.md",

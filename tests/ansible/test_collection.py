@@ -29,20 +29,15 @@ def test_a_playbook_balances_a_host(network: Network, tmp_path: Path) -> None:
     def play(*options: str, state: str = "present") -> dict[str, Any]:
         task = {"intent": str(file), "host": "far", "state": state, "executable": str(BIN / "lbctl")}
         book = tmp_path / "play.yml"
+        said = tmp_path / "said.json"
+        written = {"content": "{{ found | to_json }}", "dest": str(said)}
+        tasks = [
+            {"name": "balance", "lbctl.lbctl.lbctl": task, "register": "found"},
+            {"name": "keep", "ansible.builtin.copy": written, "check_mode": False, "diff": False},
+        ]
+        head = {"hosts": "localhost", "gather_facts": False, "connection": "local"}
         # JSON is YAML.
-        book.write_text(
-            json.dumps(
-                [
-                    {
-                        "hosts": "localhost",
-                        "gather_facts": False,
-                        "connection": "local",
-                        "tasks": [{"name": "balance", "lbctl.lbctl.lbctl": task}],
-                    }
-                ]
-            ),
-            encoding="utf-8",
-        )
+        book.write_text(json.dumps([{**head, "tasks": tasks}]), encoding="utf-8")
         with network.client.entered():
             done = subprocess.run(
                 [str(BIN / "ansible-playbook"), "-i", "localhost,", *options, str(book)],
@@ -50,7 +45,6 @@ def test_a_playbook_balances_a_host(network: Network, tmp_path: Path) -> None:
                     **os.environ,
                     **far.env,
                     "ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "collections"),
-                    "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.json",
                     "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
                     "ANSIBLE_LOCAL_TEMP": str(tmp_path / "local"),
                     "ANSIBLE_REMOTE_TEMP": str(tmp_path / "remote"),
@@ -60,7 +54,7 @@ def test_a_playbook_balances_a_host(network: Network, tmp_path: Path) -> None:
                 text=True,
             )
         assert done.returncode == 0, done.stdout + done.stderr
-        found: dict[str, Any] = json.loads(done.stdout)["plays"][0]["tasks"][0]["hosts"]["localhost"]
+        found: dict[str, Any] = json.loads(said.read_text(encoding="utf-8"))
         return found
 
     before = network.rules()

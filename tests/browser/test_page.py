@@ -80,7 +80,8 @@ def test_a_person_sees_each_endpoint_its_state_and_why(page: Page) -> None:
 
 
 def test_what_operators_decided_and_why_connections_fail_is_shown(page: Page, served: Served) -> None:
-    drained, silent = status_document()["services"][0]["endpoints"]
+    document = status_document()
+    drained, silent = document["services"][0]["endpoints"]
     operator = {
         "drained": True,
         "weight": None,
@@ -92,7 +93,8 @@ def test_what_operators_decided_and_why_connections_fail_is_shown(page: Page, se
     drained |= {"state": "drain", "health": None, "reason": "operator: drained by root since … (new)"}
     drained["operator"] = {"service": "web", "endpoint": "a", **operator}
     silent |= {"health": None, "mark": "nothing listens", "reason": "active in the file"}
-    served.source.shown["services"][0]["endpoints"] = [drained, silent]
+    # Another document: of one and the same, the page is made once.
+    served.source.shown = document
     page.goto(served.address)
     assert page.locator(".row.warn .state").inner_text() == "drain; operator: drained by root since … (new)"
     assert page.locator(".row.down .state").inner_text() == "active; nothing listens"

@@ -11,7 +11,7 @@ from lbctl.documents.reading import document
 from lbctl.engine.inspect.compare import compare
 from lbctl.host import LocalHost
 from lbctl.model import Analysis
-from lbctl_nftables.reading import read
+from lbctl_nftables.reading.read import read
 from support.network import Network, intent, service
 
 OPTIONS = [

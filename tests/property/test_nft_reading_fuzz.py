@@ -14,7 +14,7 @@ from lbctl.documents.reading import document
 from lbctl.engine.inspect.compare import compare
 from lbctl.engine.migrate.intent import imported
 from lbctl.model import Analysis
-from lbctl_nftables.reading import read
+from lbctl_nftables.reading.read import read
 from lbctl_nftables.recognize import recognizes
 from support.effort import cpu_seconds
 

@@ -17,7 +17,10 @@ from systems.system import RELEASES, System, fresh
 #: The last commit of 0.1, which was no package.
 _OLD = "4aee9e1"
 #: What a host has that runs the packages: so an installation needs no network.
-_REQUIRED = ("conntrack", "init", "iproute2", "iptables", "nftables", "python3", "python3-nftables", "rpm")
+_REQUIRED = (
+    *("conntrack", "init", "iproute2", "iptables", "nftables", "procps", "python3", "python3-nftables"),
+    "rpm",  # a package of the system only to install rpms
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -90,7 +90,7 @@ def test_upgrade_return_and_removal_lose_no_connection(booted, network, storm, p
     booted.run("dpkg", "--install", new)
     assert _agent(booted) != second
     storm.wait(storm.count() + _WAVE)
-    assert booted.run("lbctl", "plan", "--exit-code").startswith("Nothing to change")
+    booted.run("lbctl", "plan", "--exit-code")
 
     booted.run("dpkg", "--remove", "lbctl")
     assert booted.attempt("systemctl", "is-active", "lbctl-agent.service")[0] == "inactive\n"
@@ -107,7 +107,8 @@ def test_upgrade_return_and_removal_lose_no_connection(booted, network, storm, p
     booted.run("dpkg", "--purge", "lbctl")
     assert not booted.file("/var/lib/lbctl").exists()
     assert booted.file("/etc/lbctl/lbctl.toml").read_text(encoding="utf-8") == _INTENT
-    assert "lbctl" not in booted.run("systemctl", "list-unit-files", "lbctl*")
+    # systemd 252 ends with 1 where it lists none.
+    assert "lbctl" not in booted.attempt("systemctl", "list-unit-files", "lbctl*")[0]
     storm.wait(storm.count() + _WAVE)
 
     assert network.rules() == rules
@@ -151,7 +152,7 @@ def test_the_rpm_is_installed_upgraded_and_removed(booted, provide, packages):
     assert booted.run("lbctl", "--version") == "lbctl 0.9.0\n"
     assert booted.attempt("systemctl", "is-active", "lbctl-agent.service")[0] == "inactive\n"
     booted.run("rpm", "--erase", "lbctl")
-    assert set(_files(booted.path)) - files == {Path("root") / name for name in _names(packages)}
+    assert set(_files(booted.path)) == files
 
 
 def test_the_single_file_runs_and_reverts_a_trial(booted, network, provide, packages):
@@ -185,11 +186,8 @@ def _version(folder: Path) -> str:
     return wheel.name.split("-")[1]
 
 
-def _names(packages) -> list[str]:
-    return [packages.file(folder, "*.rpm").name for folder in (packages.new, packages.newer)]
-
-
 def _files(root: Path) -> list[Path]:
     """What is below the folders that packages write to."""
-    below = ("etc/lbctl", "usr/bin", "usr/lib/lbctl", "usr/lib/systemd/system", "usr/share", "root")
-    return [path.relative_to(root) for name in below for path in (root / name).rglob("*")]
+    below = ("etc/lbctl", "usr/bin", "usr/lib/lbctl", "usr/lib/systemd/system", "usr/share")
+    found = (path for name in below for path in (root / name).rglob("*"))
+    return [path.relative_to(root) for path in found if path.is_symlink() or not path.is_dir()]

@@ -26,7 +26,9 @@ def test_every_table_is_closed_and_every_key_described() -> None:
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert schema["title"] == "lbctl intent file"
     assert schema["$id"] == SCHEMA_ID
-    tables = [part for part in parts(schema) if part.get("type") == "object"]
+    # The names of hosts are the user's.
+    hosts = schema["properties"]["hosts"]
+    tables = [part for part in parts(schema) if part.get("type") == "object" and part is not hosts]
     assert len(tables) == 12
     for table in tables:
         assert table["additionalProperties"] is False

@@ -11,7 +11,7 @@ from lbctl.config.loader import loads
 from lbctl.config.render import dump
 from lbctl.engine.record import hops as recorded_hops
 from lbctl.engine.record.hops import RecordedHops
-from lbctl.engine.record.next_hops import NextHops
+from lbctl.engine.record.next_hops import NextHops, with_next_hops
 from lbctl.errors import IntentError, Unsupported
 from lbctl.host import Completed
 from lbctl.host.fake import FakeHost, Ran
@@ -257,3 +257,25 @@ def test_an_endpoint_with_a_mac_address_is_another_endpoint() -> None:
     assert plain != replace(plain, mac=CARD.format(1))
     with pytest.raises(ValueError, match="MAC address"):
         Endpoint(address=SERVERS[0], mac="ff:ff:ff:ff:ff:ff")
+
+
+def test_import_reports_rules_that_send_packets_on_by_mac_address() -> None:
+    rule = (
+        "ip daddr 192.0.2.200 udp dport 53 ether saddr set 02:00:00:00:00:09 ether daddr set numgen inc "
+        'mod 2 map { 0 : 02:00:00:00:00:01, 1 : 02:00:00:00:00:02 } fwd to "eth0"'
+    )
+    hook = 'type filter hook ingress device "eth0" priority 0; policy accept;'
+    found = nftables.read(f"table netdev balance {{\n\tchain ingress {{\n\t\t{hook}\n\t\t{rule}\n\t}}\n}}\n")
+    assert found.services == ()
+    [unsupported] = found.unsupported
+    assert unsupported.rule == rule
+    assert "names no endpoint" in unsupported.reason
+
+
+def test_rules_are_rendered_for_the_host_that_knows_the_next_hops() -> None:
+    kernel = Neighbours()
+    intent = loads(TEXT)
+    [found] = with_next_hops(kernel.host, intent).services
+    assert found.hops == set(map(hop, range(3)))
+    plain = loads(TEXT.replace('forward = "dsr"\n', ""))
+    assert with_next_hops(kernel.host, plain) is plain

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lbctl_nftables.reading import read
+from lbctl_nftables.reading.read import read
 from support.findings import told_apart
 from support.nft_findings import CASES, corrected_text
 

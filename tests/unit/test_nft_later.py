@@ -6,7 +6,7 @@ from lbctl.engine.inspect.compare import compare
 from lbctl.engine.migrate.intent import imported
 from lbctl.model import AnalysedService, Analysis, SourceNat
 from lbctl_iptables.reading import read as read_iptables
-from lbctl_nftables.reading import read
+from lbctl_nftables.reading.read import read
 
 WEB = "ip daddr 192.0.2.1 tcp dport 80"
 PICK = f"{WEB} dnat ip to numgen inc mod 2 map {{ 0 : 10.0.0.1 . 8080, 1 : 10.0.0.2 . 8080 }}"

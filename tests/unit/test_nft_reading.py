@@ -7,7 +7,7 @@ from textwrap import dedent
 import pytest
 
 from lbctl.model import Affinity, AnalysedService, Analysis
-from lbctl_nftables.reading import read
+from lbctl_nftables.reading.read import read
 from lbctl_nftables.recognize import recognizes
 
 

@@ -265,11 +265,13 @@ def test_systemd_runs_the_reverter_where_it_runs_the_host(
     host = WithSystemd(tmp_path)
     host.ran = []
     mark = tmp_path / "mark"
+    monkeypatch.setenv("PYTHONPATH", "/where/lbctl/is")
     host.detach(["/bin/touch", str(mark)])
     [words] = host.ran
     assert words[-3:] == ["--", "/bin/touch", str(mark)]
     assert words[0] == "/usr/bin/systemd-run"
     assert f"--setenv=LBCTL_STATE_DIR={tmp_path}" in words
+    assert "--setenv=PYTHONPATH=/where/lbctl/is" in words
     assert not any("NetworkNamespacePath" in word for word in words)
     monkeypatch.setattr("lbctl.host.host._is_first_network", lambda: False)
     host.detach(["/bin/touch", str(mark)])

@@ -19,7 +19,6 @@ from lbctl_iptables import dialect
 from lbctl_iptables.dialect import Feature
 from lbctl_iptables.drivers.found import DriverProbe
 from lbctl_iptables.drivers.restore import legacy_kernel, legacy_tables
-from lbctl_iptables.xtables import binding as xtables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,6 +37,8 @@ _LIBRARIES = (
     ("libxtables.so.12", "libxtables.so.11", "libxtables.so.10"),
     ("libip4tc.so.2", "libip4tc.so.0"),
 )
+#: `lbctl_iptables.xtables.binding`, which a child runs; it is not imported here.
+_BINDING = Path(__file__).parents[1] / "xtables" / "binding.py"
 #: What the answer of a child is kept under, see `_able`.
 KNOWN = f"{TOOL}iptc"
 _VERSION = re.compile(r"""^__version__\s*=\s*["'](?P<version>[\w.]+)["']""", re.MULTILINE)
@@ -95,7 +96,7 @@ def _able(host: Host, binding: Path) -> tuple[frozenset[Feature], str]:
     if known != identity:
         wanted = [str(feature) for feature in (Feature.RANDOM_FULLY, Feature.RECENT_MASK, Feature.BYTECODE)]
         folder = str(binding.parent.parent)
-        done = host.run([sys.executable, "-S", "-P", xtables.__file__, folder, *wanted])
+        done = host.run([sys.executable, "-S", "-P", str(_BINDING), folder, *wanted])
         # The binding calls C through hand-written layouts: where those are wrong, a signal ends it.
         fault = f"python-iptables was ended by {done.ended_by}" if done.ended_by else done.err.strip()
         answer = f"not usable: {fault}" if done.code else f"lacks {done.out.strip()}"
@@ -118,7 +119,7 @@ def _run(host: Host, *arguments: str, stdin: str = "") -> Completed:
 
 def command() -> list[str]:
     """Return the command line of a child, but for its arguments."""
-    spec, root = find_spec("iptc"), str(Path(xtables.__file__).parents[2])
+    spec, root = find_spec("iptc"), str(_BINDING.parents[2])
     # Gone since the driver was found: the child reports that it is missing.
     folder = str(Path(spec.origin).parent.parent) if spec and spec.origin else root
     return [sys.executable, "-S", "-P", "-c", _START, root, folder]

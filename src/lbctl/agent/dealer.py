@@ -6,7 +6,8 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
-from lbctl.engine.change.dealing import deal_again, dealt_services, measure
+from lbctl.engine.change.dealing import deal_again, measure
+from lbctl.engine.change.needs import dealt_services
 from lbctl.engine.record import deals
 from lbctl.errors import LbctlError
 

@@ -17,6 +17,14 @@ _NAME = re.compile(NAME_PATTERN)
 _MOST = 1024
 _LONGEST = 320
 
+#: The JSON Schema of the table.
+HOSTS_SCHEMA: Mapping[str, object] = {
+    "type": "object",
+    "maxProperties": _MOST,
+    "propertyNames": {"pattern": f"^{NAME_PATTERN}$"},
+    "additionalProperties": {"type": "string", "minLength": 1, "maxLength": _LONGEST},
+}
+
 
 def is_name(text: str) -> bool:
     """Return True for what may be a name of the table, or stand for all of it."""

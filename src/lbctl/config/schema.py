@@ -312,6 +312,7 @@ def json_schema() -> dict[str, Any]:
     from lbctl.config.checks import TABLES, TEXT_SCHEMA
     from lbctl.config.discover import DiscoverTable
     from lbctl.config.follow import FollowTable
+    from lbctl.config.hosts import HOSTS_SCHEMA
 
     class Generator(GenerateJsonSchema):
         def field_title_should_be_set(self, schema: object) -> bool:  # noqa: ARG002
@@ -332,6 +333,7 @@ def json_schema() -> dict[str, Any]:
         entry: dict[str, Any] = {"$ref": f"#/$defs/{table.__name__}"}
         outer = body if key in {"agent", "follow", *access.TABLES} else body["$defs"]["ServiceTable"]
         outer["properties"][key] |= {"anyOf": [TEXT_SCHEMA, entry]} if key == "check" else entry
+    body["properties"]["hosts"] |= HOSTS_SCHEMA
     for definition in body["$defs"].values():
         definition.pop("title", None)
     return {"$schema": GenerateJsonSchema.schema_dialect, "$id": SCHEMA_ID, **body}

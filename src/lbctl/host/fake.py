@@ -196,6 +196,10 @@ class FakeHost:
         """See `Host`."""
         return name in self.busy
 
+    def task(self) -> int:
+        """See `Host`."""
+        return 1
+
     def socket_path(self, name: str) -> Path:
         """See `Host`. Nobody listens there."""
         return Path("/run/lbctl", f"{name}.sock")

@@ -125,6 +125,9 @@ class Host(Protocol):
     def is_locked(self, name: str) -> bool:
         """Return True while a process holds `lock(name)`, this one included."""
 
+    def task(self) -> int:
+        """Return the number of a task of the host, in its /proc, that lives as long as this work."""
+
     def socket_path(self, name: str) -> Path:
         """Return where the unix socket `name` of this network namespace is; its directory may be missing."""
 
@@ -406,6 +409,10 @@ class LocalHost:
         finally:
             os.close(handle)
 
+    def task(self) -> int:
+        """See `Host`. The calling thread."""
+        return threading.get_native_id()
+
     def socket_path(self, name: str) -> Path:
         """See `Host`."""
         return self._run.path / (f"{name}.sock" if _is_first_network() else _file(name, "sock"))
@@ -599,6 +606,9 @@ def _ends(messages: bytes) -> int:
 def _as_unit(systemd_run: str, environment: Mapping[str, str]) -> list[str]:
     """Return the words before a program that have systemd run it as a unit, in this network namespace."""
     kept = {"PATH": os.environ.get("PATH", os.defpath), **environment}
+    # Only this names the place to which lbctl.pyz unpacked the packages that the program needs.
+    if path := os.environ.get("PYTHONPATH"):
+        kept["PYTHONPATH"] = path
     words = [systemd_run, "--quiet", "--collect", *(f"--setenv={k}={v}" for k, v in kept.items())]
     if not _is_first_network():
         here = f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/net"

@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from lbctl.engine.change import counters
-from lbctl.engine.change.dealing import ensure_agent
+from lbctl.engine.change.needs import ensure_agent
 from lbctl.engine.change.plan import holds_soon, plan_beside, plan_between, removal, removal_here
 from lbctl.engine.record import history, overrides, trial
 from lbctl.engine.record.lock import owner_lock

@@ -10,17 +10,14 @@ from typing import TYPE_CHECKING
 
 from lbctl.engine.change import counters
 from lbctl.engine.change.established import Established
-from lbctl.engine.record import history
-from lbctl.engine.record.verdicts import is_live
-from lbctl.errors import LbctlError, Unsupported
 from lbctl.host import connection_counts
-from lbctl.model import Deal, Family, Scheduler, deal, slots_for
+from lbctl.model import Deal, Family, deal, slots_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from lbctl.engine.change.session import Session
-    from lbctl.model import Intent, Plan, Service
+    from lbctl.model import Service
 
 #: What keeps an unchanged table: so many slots of 100 would be others. Each one that is dealt to another
 #: endpoint is a change of the rules.
@@ -44,11 +41,6 @@ class Measured:
 
     time: float
     loads: Mapping[str, Load] = field(default_factory=dict)
-
-
-def dealt_services(intent: Intent) -> tuple[Service, ...]:
-    """Return the services of an intent whose slots are dealt."""
-    return tuple(each for each in intent.services if each.scheduler is Scheduler.LEAST_CONNECTIONS)
 
 
 def measure(session: Session, owner: str, services: Sequence[Service]) -> Measured | None:
@@ -132,28 +124,3 @@ def _is_alike(old: frozenset[Deal], new: frozenset[Deal]) -> bool:
         return False
     moved = sum(abs(before[place] - slots) for place, slots in after.items()) // 2
     return 100 * moved <= _STAYS * sum(after.values())
-
-
-def ensure_agent(session: Session, plan: Plan) -> None:
-    """Raise `Unsupported` for a service that is to have its slots dealt from now on while no agent runs."""
-    lacking = lacks_agent(session, plan)
-    if lacking:
-        raise Unsupported(
-            backend=session.backend.name,
-            service=lacking[0],
-            feature=f"scheduler {Scheduler.LEAST_CONNECTIONS}",
-            needs="a running agent, which counts connections: start lbctl agent, then apply",
-        )
-
-
-def lacks_agent(session: Session, plan: Plan) -> tuple[str, ...]:
-    """Return the services that a plan has dealt for the first time, if no agent runs that would deal."""
-    wanted = () if plan.intent is None else dealt_services(plan.intent)
-    if not wanted or is_live(session.host, plan.owner):
-        return ()
-    try:
-        last = history.last_of(session.host, plan.owner)
-        known = {each.name for each in dealt_services(last.intent)} if last is not None else set()
-    except LbctlError:
-        known = set()
-    return tuple(each.name for each in wanted if each.name not in known)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lbctl.engine.change import facts
 from lbctl.engine.change.render import capabilities_here
 from lbctl.engine.record import history
+from lbctl.engine.record.next_hops import with_next_hops
 from lbctl.engine.record.verdicts import is_live
 from lbctl.errors import ApplyFailed, IntentError
 from lbctl.model import (
@@ -125,7 +126,7 @@ def plan_against(
         )
     chosen, found = capabilities_here(host, backend, driver)
     capabilities = replace(found, remap=allow_remap)
-    before, after = (chosen.compile(each, capabilities) for each in (base, intent))
+    before, after = (chosen.compile(with_next_hops(host, each), capabilities) for each in (base, intent))
     made = pure_plan(chosen, driver or "", before, after, intent)
     changed = intent_changes(base, intent)
     services = tuple(

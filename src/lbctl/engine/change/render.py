@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from lbctl.engine.record.next_hops import with_next_hops
 from lbctl.errors import IntentError
 from lbctl.model import SourceNat
 from lbctl.spi import AUTO, backends, named_candidates, select, survey
@@ -52,6 +53,7 @@ def render(
         chosen, capabilities = _targeted(target)
     else:
         chosen, capabilities = _here(host, backend, driver)
+        intent = with_next_hops(host, intent)
     if networks:
         capabilities = replace(capabilities, networks=tuple(networks))
     program = chosen.compile(intent, replace(capabilities, remap=allow_remap))

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lbctl.config import revive
-from lbctl.engine.change.dealing import lacks_agent
+from lbctl.engine.change.needs import lacks_agent
 from lbctl.engine.change.plan import with_settings
 from lbctl.engine.inspect.checks import HostFacts, cheap_checks
 from lbctl.engine.inspect.grouping import folded, grouped

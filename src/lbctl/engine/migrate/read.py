@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, overload
 
 from lbctl.engine.change.render import capabilities_here
 from lbctl.engine.migrate.rule_files import extract
+from lbctl.engine.record.next_hops import with_next_hops
 from lbctl.errors import ApplyFailed, IntentError, NoBackend
 from lbctl.host import need_privilege
 from lbctl.model import Analysis, Finding, Severity
@@ -65,7 +66,7 @@ def read_intent(host: Host, intent: Intent, *, backend: str = AUTO) -> Analysis:
     `ApplyFailed` for one that cannot read rules, and `Unsupported`.
     """
     chosen, capabilities = capabilities_here(host, backend, None)
-    return reader(chosen).read(chosen.render(chosen.compile(intent, capabilities)))
+    return reader(chosen).read(chosen.render(chosen.compile(with_next_hops(host, intent), capabilities)))
 
 
 def reader(backend: Backend) -> Reader:

@@ -15,7 +15,7 @@ from lbctl.engine.record import hops as recorded_hops
 from lbctl.engine.record.hops import RecordedHops
 from lbctl.errors import IntentError
 from lbctl.host import links, neighbours, routes_to
-from lbctl.model import Family, Forward, Hop
+from lbctl.model import Facts, Family, Forward, Hop, effective
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -119,6 +119,20 @@ class NextHops:
                 'neighbour discovery. `mac = "…"` fixes the address of one that does not answer, and '
                 '`state = "drain"` leaves one out',
             )
+
+
+def with_next_hops(host: Host, intent: Intent) -> Intent:
+    """Return an intent with the next hops to its endpoints, as this host knows them.
+
+    For rules that are only shown. Raises `IntentError` for endpoints without one.
+    """
+    known = NextHops()
+    if not known.services(intent):
+        return intent
+    known.resolve(host, intent, {})
+    found = effective(intent, Facts(hops=known.found)).intent
+    known.require(found)
+    return found
 
 
 def _interfaces(services: Iterable[Service], hops: Iterable[Hop]) -> frozenset[str]:

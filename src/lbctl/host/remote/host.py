@@ -348,6 +348,12 @@ class RemoteHost:
         (found,) = self._ask(RemoteRequest(verb="held", words=(file,)))
         return not found.status
 
+    def task(self) -> int:
+        """See `Host`. The shell of the session."""
+        self._greet()
+        number = self._facts.get("pid", "")
+        return int(number) if number.isascii() and number.isdecimal() else 0
+
     def socket_path(self, name: str) -> Path:  # noqa: ARG002 (the protocol's)
         """See `Host`. No socket of that host is reached from here: a path that never exists."""
         return Path("/dev/null/lbctl.sock")
@@ -531,6 +537,8 @@ class RemoteHost:
                     self._tools[name] = _path(more)
                 case "about":
                     self._about[name, "--version"] = Completed(code=0, out=f"{more}\n", err="")
+                case "print":
+                    self._prints[name] = ":".join(more.split())
                 case "locked":
                     self._locked.add(name)
                 case _:

@@ -256,7 +256,8 @@ class SshSession:
         if self.changing:
             return ConnectionLost(
                 f"the connection to {self.destination} was lost during a change: {shown}",
-                hint="the next command for that host that changes something first completes or reverts it",
+                hint="the next command for that host that changes something first completes or reverts it; a "
+                "trial there reverts by itself",
             )
         return Unreachable(f"{self.destination} cannot be managed over ssh: {shown}", hint=_hint(said))
 

@@ -1,0 +1,60 @@
+"""The table [hosts], and what --host makes of it."""
+
+from pathlib import Path
+
+import pytest
+
+from lbctl.cli.many import destinations
+from lbctl.config import dump, loads
+from lbctl.errors import IntentError, WrongUsage
+
+INTENT = """schema = 1
+
+[hosts]
+lb1 = "admin@lb1.example.net"
+lb2 = "[2001:db8::1]:2222"
+
+[[service]]
+name = "web"
+listen = "80/tcp"
+endpoints = ["8001"]
+"""
+
+
+def test_names_are_kept_and_are_no_part_of_what_is_applied() -> None:
+    read = loads(INTENT.encode(), "lbctl.toml")
+    assert read.hosts == {"lb1": "admin@lb1.example.net", "lb2": "[2001:db8::1]:2222"}
+    assert read == loads(INTENT.replace("lb1.example.net", "elsewhere").encode(), "lbctl.toml")
+    assert loads(dump(read).encode(), "lbctl.toml").hosts == read.hosts
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['LB = "x"', 'all = "x"', '"a b" = "x"', "lb1 = 1", 'lb1 = ""', 'lb1 = ["x"]', '"-o" = "x"'],
+)
+def test_what_is_no_name_or_destination_is_refused(line: str) -> None:
+    with pytest.raises(IntentError) as caught:
+        loads(INTENT.replace('lb1 = "admin@lb1.example.net"', line).encode(), "lbctl.toml")
+    assert "hosts" in caught.value.problems[0].message
+
+
+def test_a_name_stands_for_its_destination_and_all_for_each(tmp_path: Path) -> None:
+    path = tmp_path / "lbctl.toml"
+    path.write_text(INTENT, encoding="utf-8")
+    named = {name: str(each) for name, each in destinations(["lb2", "other"], path).items()}
+    assert named == {"lb2": "[2001:db8::1]:2222", "other": "other"}
+    assert list(destinations(["all"], path)) == ["lb1", "lb2"]
+
+
+def test_all_needs_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "lbctl.toml"
+    path.write_text("schema = 1\n", encoding="utf-8")
+    with pytest.raises(WrongUsage, match="hosts"):
+        destinations(["all"], path)
+
+
+def test_a_destination_in_the_table_is_one_of_ssh(tmp_path: Path) -> None:
+    path = tmp_path / "lbctl.toml"
+    path.write_text(INTENT.replace("admin@lb1.example.net", "-oProxyCommand=reboot"), encoding="utf-8")
+    with pytest.raises(WrongUsage, match="destination"):
+        destinations(["all"], path)
