@@ -272,14 +272,15 @@ def test_explain_compare_and_import_read_live_rules_at_ingress(segment: Segment,
     text = intent(direct(*EVERY, scheduler="source-hash"))
     apply(segment, text)
     asked = ("explain", f"{SERVICE4}:80/tcp", "--client", CLIENTS4[0], "--output", "json")
-    [trace] = segment.lbctl(*asked).json["ways"]
-    assert trace["service"]["action"] == "dsr"
-    assert {each["to"]: each["share"] for each in trace["service"]["backends"]} == dict.fromkeys(SERVERS4, "1/3")
+    [trace] = segment.lbctl(*asked).json["services"]
+    assert trace["action"] == "dsr"
+    shares = {each["to"]: each["share"] for each in trace["backends"]}
+    assert shares == dict.fromkeys(SERVERS4, "1/3")
     assert segment.ask(2, source=CLIENTS4[0]) == [trace["chosen"]] * 2
     file = tmp_path / "far.toml"
     file.write_text(text)
     assert segment.lbctl("compare", str(file), "live:nftables").code == 0
-    imported = segment.lbctl("import", "live:nftables")
+    imported = segment.lbctl("import", "--from", "nftables")
     assert imported.code == 0, imported.err
     assert 'forward = "dsr"' in imported.out
     assert segment.lbctl("remove", "--yes").code == 0
@@ -291,10 +292,10 @@ def test_explain_compare_and_import_read_live_rules_at_ingress(segment: Segment,
     )
     hook = 'type filter hook ingress device "eth0" priority 0; policy accept;'
     segment.balancer.run("nft", f"table netdev t {{ chain c {{ {hook} {rule}; }}; }}")
-    [trace] = segment.lbctl(*asked).json["ways"]
-    shares = {each["to"]: each["share"] for each in trace["service"]["backends"]}
+    [trace] = segment.lbctl(*asked).json["services"]
+    shares = {each["to"]: each["share"] for each in trace["backends"]}
     assert shares == {f"mac {cards[0]}": "2/3", f"mac {cards[1]}": "1/3"}
     [server] = set(segment.ask(2, source=CLIENTS4[0]))
     assert trace["chosen"] == f"mac {cards[SERVERS4.index(server)]}"
-    imported = segment.lbctl("import", "live:nftables")
+    imported = segment.lbctl("import", "--from", "nftables")
     assert f"mac {cards[0]} (2/3)" in imported.err
