@@ -9,10 +9,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 
 # python-iptables is built from source: hence the compiler and the headers.
-# systemd and libseccomp2 test the units of examples/systemd, which takes no running systemd. ssh-keygen signs
-# what a fleet follows.
+# systemd and libseccomp2 test the units of examples/systemd, which takes no running systemd, and procps has
+# their /bin/kill. ssh-keygen signs what a fleet follows.
 PACKAGES := ca-certificates conntrack gcc iproute2 iptables libc6-dev libseccomp2 nftables openssh-client openssl \
-            python3-dev python3-nftables python3-venv systemd
+            procps python3-dev python3-nftables python3-venv systemd
 # What these packages bring, for systems that name them otherwise.
 COMMANDS := conntrack gcc ip iptables-restore nft openssl ssh-keygen systemd-analyze
 

@@ -125,7 +125,9 @@ def capabilities(lacks: Collection[Feature]) -> Capabilities:
         families=frozenset({Family.IPV4} if Feature.IPV6_NAT in lacks else Family),
         # By name: what this backend does not know yet is refused, and never rendered as something else.
         protocols=frozenset({Protocol.TCP, Protocol.UDP, Protocol.SCTP}),
-        schedulers=frozenset(Scheduler) - {Scheduler.MAGLEV},
+        schedulers=frozenset(
+            {Scheduler.ROUND_ROBIN, Scheduler.RANDOM, Scheduler.SOURCE_HASH, Scheduler.LEAST_CONNECTIONS}
+        ),
         states=frozenset({State.ACTIVE, State.DRAIN, State.BACKUP}),
         source_nat=frozenset({SourceNat.HAIRPIN, SourceNat.ALWAYS, SourceNat.NEVER}),
         needs_networks=True,

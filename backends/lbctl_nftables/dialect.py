@@ -47,7 +47,15 @@ if TYPE_CHECKING:
 CAPABILITIES = Capabilities(
     # By name: what this backend does not know yet is refused, and never rendered as something else.
     protocols=frozenset({Protocol.TCP, Protocol.UDP, Protocol.SCTP}),
-    schedulers=frozenset(Scheduler),
+    schedulers=frozenset(
+        {
+            Scheduler.ROUND_ROBIN,
+            Scheduler.RANDOM,
+            Scheduler.SOURCE_HASH,
+            Scheduler.MAGLEV,
+            Scheduler.LEAST_CONNECTIONS,
+        }
+    ),
     states=frozenset({State.ACTIVE, State.DRAIN, State.BACKUP}),
     source_nat=frozenset({SourceNat.HAIRPIN, SourceNat.ALWAYS, SourceNat.NEVER}),
     forwards=frozenset({Forward.NAT, Forward.DSR}),

@@ -82,7 +82,7 @@ def test_errors_fit_the_terminal(columns: int, tmp_path: Path) -> None:
     assert done.returncode == 2
     lines = shown.splitlines()
     assert max(map(len, lines)) <= columns
-    assert "hint: the kernel does not count" in shown
+    assert "hint: did you mean" in shown
     hint = next(number for number, line in enumerate(lines) if "hint:" in line)
     assert lines[hint + 1].startswith(" " * 10)
     assert done.stdout == ""

@@ -803,10 +803,11 @@ def test_a_reader_that_never_came_is_no_failure(network: Network, web: Path) -> 
         assert process.wait(20) == 0, command
 
 
-def test_a_full_disk_is_told_without_a_traceback(network: Network, web: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_is_told_without_a_traceback(network: Network, web: Path, unbuffered: str) -> None:
     for command in (("render",), ("check",)):
         with Path("/dev/full").open("w") as full:
-            process = start(network, *command, stdout=full)
+            process = start(network, *command, stdout=full, env={"PYTHONUNBUFFERED": unbuffered})
             _, err = process.communicate(timeout=20)
         assert process.returncode != 0, command
         assert "No space left" in err, command

@@ -125,6 +125,29 @@ def test_a_trial_is_confirmed_from_elsewhere(network: Network, far: FarHost) -> 
     assert "8003" in network.rules()
 
 
+#: Rules as administrators write them, and one that is none of lbctl's business in front of them.
+_MATCH = "-A PREROUTING -d 192.0.2.1/32 -p tcp -m tcp --dport 80"
+_BY_HAND = f"""*nat
+:PREROUTING ACCEPT [0:0]
+-A PREROUTING -d 192.0.2.9/32 -p tcp -j REDIRECT --to-ports 99
+{_MATCH} -m statistic --mode nth --every 2 --packet 0 -j REDIRECT --to-ports 8001
+{_MATCH} -j REDIRECT --to-ports 8002
+COMMIT
+"""
+
+
+def test_a_migration_on_trial_restores_the_rules_that_were_written_by_hand(
+    network: Network, far: FarHost
+) -> None:
+    network.tool("iptables-legacy-restore", stdin=_BY_HAND)
+    before = network.rules()
+    tried = far.lbctl("migrate", "--to", "nftables", "--yes", "--trial", "2s")
+    assert (tried.code, "by that host itself" in tried.err) == (8, True), tried.err
+    assert network.rules() == before
+    assert far.lbctl("migrate", "--to", "nftables", "--yes").code == 0
+    assert Counter(network.ask(network.client, HOST4, 80, 4)) == {"8001": 2, "8002": 2}
+
+
 def test_what_a_cut_connection_leaves_is_old_or_new(network: Network, far: FarHost) -> None:
     states = {}
     for text in (WEB, WIDER):

@@ -25,6 +25,8 @@ WEB = intent(service("web", "80/tcp", "8001", "8002"))
 WIDER = intent(service("web", "80/tcp", "8001", "8002", "8003"))
 STORM = size(8000)
 KILLS = int(os.environ.get("LBCTL_KILLS", "10"))
+#: Trials whose connection is cut; 20 of 20 have to be reverted.
+TRIALS = int(os.environ.get("LBCTL_TRIALS", "5"))
 #: What a system has at the least, beside the tools.
 _BASE = ("coreutils", "dash", "grep", "perl-base", "util-linux")
 #: Rules as administrators wrote them before there was lbctl.
@@ -202,6 +204,36 @@ def test_cut_connections_leave_old_or_new(network: Network, start: Start) -> Non
         assert done.code == 0, done.err
         assert network.rules() == states[wanted]
         current = wanted
+
+
+def test_trials_revert_however_the_connection_ends(network: Network, start: Start) -> None:
+    network.local_endpoints(PORTS)
+    far = start()
+    assert far.lbctl("apply", "--yes", config=WEB).code == 0
+    before = network.rules()
+    path = network.folder / "trial.toml"
+    path.write_text(WIDER, encoding="utf-8")
+    for _ in range(TRIALS):
+        words = ["apply", "--yes", "--trial=2s", "--host=far", f"--config={path}"]
+        with network.client.entered():
+            process = subprocess.Popen(
+                [sys.executable, "-sP", "-m", "lbctl", *words],
+                env={**os.environ, **far.environment},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        assert process.stdout
+        assert any("Applied on trial" in line for line in process.stdout)
+        for child in children(process.pid):
+            os.kill(child, signal.SIGKILL)
+        process.kill()
+        process.communicate()
+        until = time.monotonic() + 60
+        while network.rules() != before:
+            assert time.monotonic() < until, network.rules()
+            time.sleep(0.2)
+    assert far.lbctl("history").out.count("trial, reverted") == TRIALS
 
 
 def children(pid: int) -> list[int]:

@@ -1531,8 +1531,8 @@ weight = 4096
             "sh": 'did you mean "source-hash"',
             "ip_hash": 'did you mean "source-hash"',
             "mh": 'did you mean "maglev"',
-            "leastconn": "does not count open connections",
-            "least_conn": "does not count open connections",
+            "leastconn": 'did you mean "least-connections"',
+            "least_conn": 'did you mean "least-connections"',
         }.items()
     ),
     BadIntent(

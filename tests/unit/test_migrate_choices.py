@@ -8,6 +8,9 @@ from fractions import Fraction
 import pytest
 
 from lbctl import engine
+from lbctl.cli import migration
+from lbctl.cli.options import Color
+from lbctl.cli.output import Style
 from lbctl.engine import Agreement, SharePolicy
 from lbctl.engine.migrate import view
 from lbctl.errors import ApplyFailed, IntentError, NoBackend, Unsupported
@@ -95,6 +98,9 @@ def test_a_mistake_is_a_decision() -> None:
     planned = desk.planned("right", policy=SharePolicy.KEEP)
     assert planned.foreign is not None
     assert [found.code for found in planned.foreign.findings] == ["never-reached"]
+    for policy, answer in ((SharePolicy.KEEP, "kept as it is"), (SharePolicy.FIX, "fixed")):
+        shown = migration._text(desk.planned("right", policy=policy), Style(Color.NEVER), rules=False)
+        assert f"error: never-reached ({answer}): line 1 takes all connections" in shown
     engine.run_migration(planned.target, planned)
     assert (slots(desk), desk.left.foreign) == ({"tcp-80": ["8001", "8002"]}, [])
 

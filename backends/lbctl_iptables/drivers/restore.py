@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lbctl.host import Completed, ModuleState, kernel_module, reported_version, rules_tables
+from lbctl.host.nf_tables import expect_tables
 from lbctl_iptables import layout
 from lbctl_iptables.dialect import Feature, Release
 from lbctl_iptables.drivers.found import DriverProbe
@@ -64,8 +65,13 @@ class _Restore:
 
     def expect(self, host: Host, words: Iterable[str]) -> None:
         """See `Driver`."""
-        tools = [self._tool(host, word, "save") for word in words if self._has_tables(host, word)]
+        every = tuple(words)
+        self._expect_tables(host, len(every))
+        tools = [self._tool(host, word, "save") for word in every if self._has_tables(host, word)]
         host.expect(runs=[_saving(tool) for tool in tools if tool is not None])
+
+    def _expect_tables(self, host: Host, families: int) -> None:
+        """Have the host know that `_has_tables` is asked next, twice for each of so many families."""
 
     def save(self, host: Host, word: str) -> Completed:
         """See `Driver`."""
@@ -143,6 +149,10 @@ class NfTables(_Restore):
     def _kernel(self, host: Host) -> str:
         missing = kernel_module(host, "nf_tables") is ModuleState.MISSING
         return "this kernel has no nf_tables" if missing else ""
+
+    def _expect_tables(self, host: Host, families: int) -> None:
+        if kernel_module(host, "nf_tables") is not ModuleState.LOADABLE:
+            expect_tables(host, 2 * families)
 
     def _has_tables(self, host: Host, word: str) -> bool:
         if kernel_module(host, "nf_tables") is ModuleState.LOADABLE:

@@ -40,9 +40,7 @@ def report_end(error: BaseException) -> int:
         case LbctlError():
             return _failed(error)
         case OSError() if error.errno in _UNWRITABLE:
-            _silence()
-            print(f"lbctl: cannot write: {error.strerror}", file=sys.stderr)
-            return EX_IOERR
+            return _unwritable(error)
         case _:
             return _bug(error)
 
@@ -59,8 +57,20 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _exit(error: SystemExit) -> int:
     code = error.code if isinstance(error.code, int) else int(error.code is not None)
-    sys.stdout.flush()
+    try:
+        # A pipe or file takes the text only now, unless PYTHONUNBUFFERED is set.
+        sys.stdout.flush()
+    except OSError as full:
+        if full.errno in _UNWRITABLE:
+            return _unwritable(full)
+        raise
     return code
+
+
+def _unwritable(error: OSError) -> int:
+    _silence()
+    print(f"lbctl: cannot write: {error.strerror}", file=sys.stderr)
+    return EX_IOERR
 
 
 def _failed(error: LbctlError) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from lbctl import engine
 from lbctl.cli.compare import mode_text, selected
@@ -15,6 +15,7 @@ from lbctl.cli.progress import stages
 from lbctl.cli.work import ended
 from lbctl.documents.migration import agreement_text, document, intent_text
 from lbctl.engine.migrate import view
+from lbctl.engine.migrate.foreign import SharePolicy
 from lbctl.host.files import write_new
 from lbctl.model import Plan, Severity, inert
 
@@ -120,9 +121,15 @@ def _text(migration: Migration, style: Style, *, rules: bool) -> str:
 
 def _answer(foreign: ForeignRules, found: Finding) -> str:
     """Return what the migration does about a finding that makes shares other than what was meant."""
-    if found.severity is not Severity.ERROR:
+    if found.severity is not Severity.ERROR or foreign.policy is None:
         return ""
-    return " (fixed)" if foreign.fixed else " (kept as it is)" if foreign.kept else ""
+    match foreign.policy:
+        case SharePolicy.FIX:
+            return " (fixed)"
+        case SharePolicy.KEEP:
+            return " (kept as it is)"
+        case _:
+            assert_never(foreign.policy)
 
 
 def _rules(head: str, rules: Sequence[str]) -> list[str]:

@@ -27,6 +27,8 @@ _ATTRIBUTE = struct.Struct("=HH")
 #: The request for the number of the rules' generation.
 GET_GENERATION = _HEADER.pack(_HEADER.size, _GET, _REQUEST, 1, 0, 0, 0, 0)
 
+_GET_TABLES = _HEADER.pack(_HEADER.size, _GET_TABLE, _REQUEST | _DUMP, 1, 0, 0, 0, 0)
+
 
 def rules_generation(host: Host) -> int | None:
     """Return the number of the rules' generation, which every transaction increments.
@@ -41,10 +43,14 @@ def rules_generation(host: Host) -> int | None:
     return int.from_bytes(number, "big") if len(number) == _ID_SIZE else None
 
 
+def expect_tables(host: Host, times: int) -> None:
+    """Have the host know that `rules_tables` is asked so often next; see `Host.expect`."""
+    host.expect(netlink=(_NETLINK_NETFILTER, [_GET_TABLES] * times))
+
+
 def rules_tables(host: Host) -> frozenset[tuple[str, str]] | None:
     """Return the tables of IPv4 and IPv6 as family (`ip`, `ip6`) and name; None if it cannot be asked."""
-    request = _HEADER.pack(_HEADER.size, _GET_TABLE, _REQUEST | _DUMP, 1, 0, 0, 0, 0)
-    answer = host.netlink(_NETLINK_NETFILTER, request)
+    answer = host.netlink(_NETLINK_NETFILTER, _GET_TABLES)
     if answer is None:
         return None
     found: set[tuple[str, str]] = set()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import socket
 import struct
 from ipaddress import ip_address
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from lbctl.agent.checks import outcomes
@@ -81,7 +80,9 @@ class LocalSockets:
         ports = {port.to_bytes(2, "big") for _, _, port in self._targets}
         words = {_PEER: [_NONE], _SOURCE: ports}
         if self._kernel is None:
-            self._kernel = self._host.subscribe(_SOCK_DIAG, chain(*_GROUPS.values()), words)
+            self._kernel = self._host.subscribe(
+                _SOCK_DIAG, [group for each in _GROUPS.values() for group in each], words
+            )
             if self._kernel is not None:
                 self._loop.add_reader(self._kernel.fileno(), self._reported)
             return

@@ -57,6 +57,8 @@ class ForeignRules:
     fixed: frozenset[object]
     #: Those whose unmatched traffic goes where it went, by an endpoint of its own.
     kept: frozenset[object]
+    #: What was decided about shares that are not what the rules mean; None if that was not needed.
+    policy: SharePolicy | None
     findings: tuple[Finding, ...]
     retained: tuple[Retained, ...]
     retirement: Retirement
@@ -147,6 +149,7 @@ def foreign_rules(
         read=going,
         fixed=frozenset(s.selector for s in odd) if policy is SharePolicy.FIX else frozenset(),
         kept=frozenset(s.selector for s in odd if s.leak) if policy is SharePolicy.KEEP else frozenset(),
+        policy=policy,
         findings=tuple(x for x in reading.findings if x.line in mine),
         retained=tuple(retained),
         retirement=_retirement(backend, text, reading, going),

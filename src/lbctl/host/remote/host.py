@@ -537,6 +537,8 @@ class RemoteHost:
                     self._tools[name] = _path(more)
                 case "about":
                     self._about[name, "--version"] = Completed(code=0, out=f"{more}\n", err="")
+                case "print":
+                    self._prints[name] = ":".join(more.split())
                 case "locked":
                     self._locked.add(name)
                 case _:

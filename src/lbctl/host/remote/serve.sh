@@ -59,6 +59,7 @@ folder() {
 
 complain() { printf '%s\n' "$1" >"$err"; return 1; }
 
+# Status 13 stands for what is refused since other users could have written it.
 untrusted() {
     complain "$1 is a link, or other users can write to it: state that is kept there cannot be trusted"
     return 13
@@ -104,7 +105,7 @@ answer() {
     [ "$messages" -eq 0 ] || cat "$err" || exit 0
 }
 
-# sync_file FILE: on the disk before it gets its name.
+# store FROM TO: a copy that is on the disk before it gets its name.
 store() {
     if [ -n "$durable" ]; then
         dd if="$1" of="$2" bs=65536 conv=fsync 2>"$err"
@@ -139,7 +140,7 @@ if has perl && [ -n "$getsockopt" ]; then mark=$(perl -e "$cookie" "$getsockopt"
 # What is saved for a network namespace that is not the host's own dies with it.
 if first_network; then shelf=$lib; else shelf=$run/network-$boot-${mark:-net-$network}; fi
 
-# on TOOL…: the path of each, as far as they are there.
+# find_tool NAME: the path of a program, if it is there.
 find_tool() {
     case $1 in /*) [ -f "$1" ] && [ -x "$1" ] && printf '%s\n' "$1"; return ;; esac
     IFS=:
@@ -310,7 +311,9 @@ serve() {
                     # One that decides by its version how it is used is marked.
                     path=$(find_tool "${tool#+}") || continue
                     printf 'tool %s %s\n' "${tool#+}" "$path"
-                    [ "$tool" = "${tool#+}" ] || printf 'about %s %s\n' "$path" "$("$path" --version 2>/dev/null)"
+                    [ "$tool" != "${tool#+}" ] || continue
+                    printf 'about %s %s\n' "$path" "$("$path" --version 2>/dev/null)"
+                    printf 'print %s %s\n' "$path" "$(fingerprint "$path")"
                 done
                 set +f
                 for path in "$run"/*."$network.lock" "$run"/*."$network.lock.d"; do
