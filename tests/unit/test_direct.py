@@ -38,6 +38,7 @@ from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
 from lbctl_nftables.advice import moved
 from lbctl_nftables.dialect import CAPABILITIES
+from lbctl_nftables.rivals import ListedRules
 
 OWN, CARD = "02:00:00:00:00:01", "02:00:00:00:01:{:02x}"
 SERVERS = tuple(ip_address(f"192.0.2.{n}") for n in (101, 102, 103))
@@ -412,6 +413,14 @@ def test_rules_managed_by_lbctl_read_as_the_service_that_they_are_of(scheduler: 
     [made] = imported(reading).intent.services
     assert (made.forward, made.listeners) == (Forward.DSR, service(text).listeners)
     assert {each.to for each in made.endpoints} == set(map(str, SERVERS))
+    assert reading.untouched_rules == 0
+
+
+def test_rules_at_ingress_act_before_any_translation() -> None:
+    rule = "tcp dport 80 ether daddr set jhash ip saddr mod 2 map @cards fwd to eth1"
+    found = list(ListedRules(ingress(f"ip daddr 192.0.2.200 {rule}"), shared=False).rivals(-100))
+    assert [(each.certain, each.service.dst) for each in found] == [(True, "192.0.2.200")]
+    assert "hook ingress, priority 0" in found[0].rules[0]
 
 
 def discovering(*found: str) -> tuple[Intent, dict[str, Discovered]]:

@@ -99,8 +99,7 @@ class Frames:
         if memory is not None and _is_connection(lookup):
             # It knows connections, and a new one is none of them.
             draft.first = False
-            if draft.possible:
-                self._make(draft, Act.ACCEPT, WORD)
+            self._make(draft, Act.ACCEPT, WORD).action = ACTION
         elif memory is not None:
             draft.step(memory)
             self._make(draft, Act.GO_ON)
