@@ -367,11 +367,12 @@ def test_what_is_chosen_for_frames_and_not_followed_is_reported(rule: str, hook:
     assert rule in [each.rule.removeprefix("tcp dport 80 ") for each in reading.unsupported]
 
 
-def test_a_copy_takes_no_packet() -> None:
+def test_a_copy_is_reported_and_what_goes_on_is_read() -> None:
     rule = "ip daddr 192.0.2.200 tcp dport 80"
     sent = f"{rule} ether daddr set 02:00:00:00:00:01 fwd to eth1"
     reading = nftables.read(ingress(f"{rule} dup to eth2", sent))
-    assert reading.unsupported == ()
+    assert reading.accept
+    assert [each.what for each in reading.unsupported] == ["dup"]
     assert [shares(each) for each in reading.services] == [{"mac 02:00:00:00:00:01": 1}]
 
 

@@ -123,8 +123,6 @@ _PASSIVE = {
         all | skuid | ether | ip WORD | tcp WORD ( , WORD )* ) )*"""),
     "last": _shape("last ( used WORD )?"),
     "notrack": _shape("notrack"),
-    # The copy goes to one place, and the packet itself goes on.
-    "dup": _shape(r"dup to (?!numgen|jhash|symhash|ip6?\n)[^\n]+ ( device WORD )?"),
     "reset": _shape("reset WORD option WORD"),
 }
 _AMOUNT = "WORD ( bytes | kbytes | mbytes )"
