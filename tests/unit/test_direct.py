@@ -11,10 +11,12 @@ import pytest
 
 from lbctl.config.loader import loads
 from lbctl.config.render import dump
+from lbctl.engine import Session
 from lbctl.engine.inspect.compare import compare
 from lbctl.engine.migrate.intent import imported
 from lbctl.engine.record import hops as recorded_hops
 from lbctl.engine.record.hops import RecordedHops
+from lbctl.engine.record.memory import SessionMemory
 from lbctl.engine.record.next_hops import NextHops, with_next_hops
 from lbctl.errors import IntentError, Unsupported
 from lbctl.host import Completed
@@ -33,7 +35,7 @@ from lbctl.model import (
     State,
     effective,
 )
-from lbctl.spi import next_hops
+from lbctl.spi import Driver, Selection, next_hops
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
 from lbctl_nftables.advice import moved
@@ -460,6 +462,25 @@ def test_a_discovered_endpoint_that_does_not_answer_stays_out_and_the_others_go_
     facts = Facts(found=answers, hops=fresh.found, unreachable=fresh.unreachable)
     with pytest.raises(IntentError, match=r"192\.0\.2\.101: it does not answer"):
         fresh.require(effective(intent, facts).intent)
+
+
+def test_a_step_leaves_out_a_discovered_endpoint_without_a_next_hop() -> None:
+    kernel = Neighbours()
+    kernel.silent = {"192.0.2.103"}
+    intent, answers = discovering("192.0.2.102", "192.0.2.103")
+    probe = nftables.probe(FakeHost())
+    driver = Driver(name="nft", store="nftables", usable=True, reason="usable")
+    session = Session(
+        host=kernel.host,
+        candidates=(),
+        choice=Selection(backend=nftables, driver=driver, probe=probe, reason="asked for"),  # type: ignore[arg-type]
+        memory=SessionMemory(kernel.host),
+    )
+    session.memory.found[intent.owner] = answers
+    carried = session.effective(intent).intent
+    session.next_hops(intent.owner).require(carried)
+    [found] = nftables.lift(nftables.compile(carried, CAPABILITIES)).services
+    assert found.shares == dict.fromkeys(["192.0.2.101", "192.0.2.102"], Fraction(1, 2))
 
 
 def test_rules_are_rendered_for_the_host_that_knows_the_next_hops() -> None:
