@@ -70,7 +70,7 @@ class Session:
         if hops.services(intent):
             # Asked of the kernel, whatever else is assumed.
             hops.resolve(self.host, intent, facts.found)
-            facts = replace(facts, hops=hops.found)
+            facts = replace(facts, hops=hops.found, unreachable=hops.unreachable)
         try:
             found = effective(intent, facts, memory.effective.get(intent.owner))
         except ValueError as error:
