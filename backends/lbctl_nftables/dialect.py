@@ -164,7 +164,7 @@ def speaking(capabilities: Capabilities, name: str) -> Capabilities:
     """Return the capabilities in a dialect.
 
     A map that keeps a client's endpoint holds an address and a port, and a range of ports stands behind a
-    protocol: such concatenations need nft 1.0.1 and 0.9.4.
+    protocol: such concatenations need nft 1.0.1 and 0.9.4. Quoted interfaces of a flowtable need nft 1.0.2.
     """
     concatenates = name != Dialect.CLASSIC
     return replace(
@@ -173,6 +173,8 @@ def speaking(capabilities: Capabilities, name: str) -> Capabilities:
         forwards=capabilities.forwards if concatenates else frozenset({Forward.NAT}),
         affinity=capabilities.affinity and concatenates,
         port_ranges=capabilities.port_ranges and concatenates,
+        offload=capabilities.offload and concatenates,
+        offload_refusal=capabilities.offload_refusal or ("" if concatenates else "it needs nft 1.0.2"),
     )
 
 
@@ -203,12 +205,12 @@ def fault(host: Host, driver: str, name: str) -> str | None:
 
 
 def _offload_refusal(host: Host, driver: str) -> str:
-    """Return why the kernel takes no flowtable, "" if it does. Nothing is written."""
+    """Return why this tool and kernel take no flowtable, "" if they do. Nothing is written."""
     program = offload.probe(f"{_OWNER}{host.task()}")
     try:
         drivers.load(host, driver, script.render(program), check=True)
     except ApplyFailed as error:
-        return f"this kernel takes no flowtable: {error.message}"
+        return f"this host takes no flowtable: {error.message}"
     return ""
 
 

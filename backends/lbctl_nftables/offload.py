@@ -42,9 +42,8 @@ class Offload(NamedTuple):
 
 def offload(intent: Intent, family: Family, dialect: str, past: Offload | None) -> Offload:
     """Return what offloads connections of an intent; that of the past where it depends on the same."""
-    services = [each for each in intent.services if each.remote and each.forward is Forward.NAT]
-    if not intent.offload:
-        services = []
+    every = intent.services if intent.offload else ()
+    services = [each for each in every if each.remote and each.forward is Forward.NAT]
     sources = (intent.offload, *((each.listeners, each.endpoints) for each in services))
     if past is not None and past.sources == sources:
         return past

@@ -49,14 +49,15 @@ def probe(host: Host, *, driver: str | None = None) -> Probe:
     if flowtables is ModuleState.MISSING:
         refusal = refusal or "this kernel has no nft_flow_offload"
     can = replace(can, offload=not refusal, offload_refusal=refusal)
+    can = dialect.speaking(can, asked.name if asked else hinted.name)
     return Probe(
         drivers=tuple(found),
-        capabilities=dialect.speaking(can, asked.name if asked else hinted.name),
+        capabilities=can,
         fix=FIX,
         facts={
             "kernel": release,
             "nf_tables": kernel,
-            "offload": refusal
+            "offload": can.offload_refusal
             or f"nft_flow_offload {flowtables}; the kernel is asked at the tool's first use",
             "dialect": f"{hinted.name} ({hinted.reason}); what nft writes is read back at its first use",
         },

@@ -63,7 +63,7 @@ def test_a_kernel_without_flowtables_refuses_and_another_one_offloads(
     if not has_flowtables(host):
         assert done.code == 3, done.err
         assert "backend nftables does not support offload" in done.err
-        assert "this kernel takes no flowtable: nft refused: " in done.err
+        assert "this host takes no flowtable: nft refused: " in done.err
         assert host.lbctl("plan", *way, config=OFFLOADED).code == 3
         assert rules(host) == before
         assert host.lbctl("plan", "--exit-code", *way, config=PLAIN).code == 0

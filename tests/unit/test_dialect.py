@@ -172,7 +172,7 @@ def test_flowtables_are_asked_for_once_and_never_written(monkeypatch: pytest.Mon
     for _ in range(2):
         can = on.session.capabilities
         assert (can.dialect, can.offload) == ("modern", False)
-        assert can.offload_refusal.startswith("this kernel takes no flowtable: nft refused: ")
+        assert can.offload_refusal.startswith("this host takes no flowtable: nft refused: ")
         assert can.offload_refusal.endswith(": flowtable flows {")
     [asked] = [ran for ran in on.host.writes if "flowtable" in ran.stdin]
     assert "--check" in asked.argv

@@ -3,14 +3,16 @@
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from lbctl.config import dump, load, loads
-from lbctl.engine import render
+from lbctl.engine import open_session, render
 from lbctl.errors import IntentError, Unsupported
 from lbctl.host.fake import FakeHost
 from lbctl.model import Family, Intent, Item, Limit, Program, diff
+from lbctl.spi import Backend, Capabilities
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
 from lbctl_nftables import offload, script
@@ -19,6 +21,7 @@ from lbctl_nftables.kernel.objects import KernelTable
 from lbctl_nftables.layout import flowtable
 from lbctl_nftables.listing import text_of
 from lbctl_nftables.observe import observe, touched
+from support.backends import Paper
 from support.netlink import attribute, done, message, table
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "offload"
@@ -141,12 +144,33 @@ def test_iptables_refuses_by_name() -> None:
 
 
 def test_a_kernel_without_flowtables_is_named_with_its_message() -> None:
-    can = replace(CAPABILITIES, offload=False, offload_refusal="this kernel takes no flowtable: No such file")
+    can = replace(CAPABILITIES, offload=False, offload_refusal="this host takes no flowtable: No such file")
     with pytest.raises(Unsupported, match="backend nftables does not support offload") as caught:
         nftables.compile(INTENT, can)
-    assert caught.value.hint == "this kernel takes no flowtable: No such file"
+    assert caught.value.hint == "this host takes no flowtable: No such file"
     # What removes everything is never refused.
     assert not nftables.compile(replace(INTENT, services=()), can)
+
+
+class Older(Paper):
+    """A third party's backend that knows nothing of offload."""
+
+    def compile(self, intent: Intent, capabilities: Capabilities) -> Program:
+        return super().compile(replace(intent, offload=()), capabilities)
+
+
+def test_a_backend_that_does_not_know_it_is_not_asked_to_compile() -> None:
+    session = open_session(FakeHost(), installed=[cast("Backend", Older())])
+    web = replace(INTENT, services=INTENT.services[:1])
+    with pytest.raises(Unsupported, match="does not support offload"):
+        session.compile(web)
+    assert session.compile(replace(web, offload=()))
+
+
+def test_an_old_nft_is_refused() -> None:
+    with pytest.raises(Unsupported, match="offload") as caught:
+        render(FakeHost(), replace(INTENT, services=INTENT.services[:1]), target="nft=0.9.8")
+    assert caught.value.hint == "it needs nft 1.0.2"
 
 
 def test_a_kernel_whose_modules_lack_it_is_not_asked() -> None:
