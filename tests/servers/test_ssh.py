@@ -24,6 +24,8 @@ PORTS = (8001, 8002, 8003)
 WEB = intent(service("web", "80/tcp", "8001", "8002"))
 WIDER = intent(service("web", "80/tcp", "8001", "8002", "8003"))
 STORM = size(8000)
+#: Connections that a migration meets at the least: a second's worth of what it is specified for.
+LOAD = 2000
 KILLS = int(os.environ.get("LBCTL_KILLS", "10"))
 #: Trials whose connection is cut; 20 of 20 have to be reverted.
 TRIALS = int(os.environ.get("LBCTL_TRIALS", "5"))
@@ -105,16 +107,17 @@ def test_debian_11_migrates_under_load_and_loses_nothing(network: Network, start
     try:
         waves.begin()
         waves.wait(STORM // 3)
-        began = time.monotonic()
+        began, before_it = time.monotonic(), waves.count()
         done = far.lbctl("migrate", "--to", "nftables", "--yes")
-        took = time.monotonic() - began
+        took, during = time.monotonic() - began, waves.count() - before_it
         assert done.code == 0, done.err
         waves.wait(waves.count() + STORM // 3)
         found = reported(waves.end())
     finally:
         waves.close()
     assert not [knock for knock in found if knock.failed]
-    print(f"{len(found)} connections, none failed; the migration took {took:.1f} s")
+    print(f"{len(found)} connections, none failed; {during / took:.0f}/s for {took:.1f} s of migration")
+    assert during >= LOAD
     network.local_endpoints(PORTS)
     assert "REDIRECT" not in network.tool("iptables-legacy-save")
     assert Counter(network.ask(network.client, HOST4, 80, 6)) == {"8001": 2, "8002": 2, "8003": 2}
