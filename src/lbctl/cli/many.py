@@ -55,12 +55,11 @@ def destinations(named: Sequence[str], config: Path | None) -> Mapping[str, Dest
 
 def _table(config: Path | None, *, needed: bool) -> Mapping[str, str]:
     """Return the table [hosts] of the intent file, if there is one."""
-    from lbctl.cli.intents import files_if_any
-    from lbctl.config import load_merged
+    from lbctl.cli.intents import files_if_any, read_ahead
 
     files = files_if_any(config)
     try:
-        found = load_merged(files).hosts if files else {}
+        found = read_ahead(files).hosts if files else {}
     except IntentError:
         if needed:
             raise
