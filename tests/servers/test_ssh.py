@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -24,7 +25,11 @@ PORTS = (8001, 8002, 8003)
 WEB = intent(service("web", "80/tcp", "8001", "8002"))
 WIDER = intent(service("web", "80/tcp", "8001", "8002", "8003"))
 STORM = size(8000)
+#: Connections that a migration meets at the least: a second's worth of what it is specified for.
+LOAD = 2000
 KILLS = int(os.environ.get("LBCTL_KILLS", "10"))
+#: How many times as long as on the host itself a command may take over ssh.
+MOST_TIMES = 1.5
 #: Trials whose connection is cut; 20 of 20 have to be reverted.
 TRIALS = int(os.environ.get("LBCTL_TRIALS", "5"))
 #: What a system has at the least, beside the tools.
@@ -105,16 +110,17 @@ def test_debian_11_migrates_under_load_and_loses_nothing(network: Network, start
     try:
         waves.begin()
         waves.wait(STORM // 3)
-        began = time.monotonic()
+        began, before_it = time.monotonic(), waves.count()
         done = far.lbctl("migrate", "--to", "nftables", "--yes")
-        took = time.monotonic() - began
+        took, during = time.monotonic() - began, waves.count() - before_it
         assert done.code == 0, done.err
         waves.wait(waves.count() + STORM // 3)
         found = reported(waves.end())
     finally:
         waves.close()
     assert not [knock for knock in found if knock.failed]
-    print(f"{len(found)} connections, none failed; the migration took {took:.1f} s")
+    print(f"{len(found)} connections, none failed; {during / took:.0f}/s for {took:.1f} s of migration")
+    assert during >= LOAD
     network.local_endpoints(PORTS)
     assert "REDIRECT" not in network.tool("iptables-legacy-save")
     assert Counter(network.ask(network.client, HOST4, 80, 6)) == {"8001": 2, "8002": 2, "8003": 2}
@@ -246,7 +252,7 @@ def children(pid: int) -> list[int]:
 
 @pytest.mark.timeout(900)
 def test_ten_thousand_services(network: Network, start: Start) -> None:
-    """At most one and a half times as long as on the host itself, by the median of three."""
+    """Each command takes at most `MOST_TIMES` as long as on the host itself, by the median of three."""
     far = start()
     many = intent(
         *(
@@ -256,15 +262,22 @@ def test_ten_thousand_services(network: Network, start: Start) -> None:
     )
     path = network.folder / "many.toml"
     path.write_text(many, encoding="utf-8")
-    here: list[float] = []
-    there: list[float] = []
-    options = ("--driver", "nft", "--yes", f"--config={path}")
+    commands = {
+        "apply": ("--driver=nft", "--yes", f"--config={path}"),
+        "plan": ("--driver=nft", f"--config={path}"),
+        "remove": ("--yes",),
+    }
+    runs = {"local": network.lbctl, "ssh": far.lbctl}
+    times: dict[tuple[str, str], list[float]] = {}
     for _ in range(3):
-        for times, run in ((here, network.lbctl), (there, far.lbctl)):
-            began = time.monotonic()
-            done = run("apply", *options)
-            times.append(time.monotonic() - began)
-            assert done.code == 0, done.err
-            assert run("remove", "--yes").code == 0
-    print(f"local {sorted(here)}, over ssh {sorted(there)}")
-    assert sorted(there)[1] <= 1.5 * sorted(here)[1]
+        for place, run in runs.items():
+            for command, options in commands.items():
+                began = time.monotonic()
+                done = run(command, *options)
+                times.setdefault((command, place), []).append(time.monotonic() - began)
+                assert done.code == 0, done.err
+    medians = {key: median(found) for key, found in times.items()}
+    for command in commands:
+        local, ssh = medians[command, "local"], medians[command, "ssh"]
+        print(f"{command}: local {local:.2f} s, over ssh {ssh:.2f} s, {ssh / local:.2f} times as long")
+    assert all(medians[each, "ssh"] <= MOST_TIMES * medians[each, "local"] for each in commands)

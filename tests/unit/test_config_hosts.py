@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from lbctl.cli.intents import read_intent, reading_once
 from lbctl.cli.many import destinations
 from lbctl.config import dump, loads
 from lbctl.errors import IntentError, WrongUsage
@@ -58,3 +59,15 @@ def test_a_destination_in_the_table_is_one_of_ssh(tmp_path: Path) -> None:
     path.write_text(INTENT.replace("admin@lb1.example.net", "-oProxyCommand=reboot"), encoding="utf-8")
     with pytest.raises(WrongUsage, match="destination"):
         destinations(["all"], path)
+
+
+def test_a_command_uses_what_was_read_for_its_hosts_once(tmp_path: Path) -> None:
+    path = tmp_path / "lbctl.toml"
+    path.write_text(INTENT, encoding="utf-8")
+    with reading_once():
+        destinations(["lb2"], path)
+        path.write_text(INTENT.replace("web", "changed"), encoding="utf-8")
+        assert [[s.name for s in read_intent(path).services] for _ in range(2)] == [["web"], ["changed"]]
+    destinations(["lb2"], path)
+    path.write_text(INTENT, encoding="utf-8")
+    assert [s.name for s in read_intent(path).services] == ["web"]

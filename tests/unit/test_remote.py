@@ -1,6 +1,7 @@
 """What a remote host answers is untrusted: framing, sizes, escape sequences; and so is a destination."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -48,6 +49,9 @@ class Ssh:
         text = _SSH.format(
             python=sys.executable, answer=answer, noise=noise, said=said, code=code, announces=announces
         )
+        return self.runs(text)
+
+    def runs(self, text: str) -> SshSession:
         self._path.write_text(text, encoding="utf-8")
         self._path.chmod(0o755)
         return SshSession(Destination.of("far"))
@@ -86,6 +90,16 @@ def test_what_is_no_answer_ends_the_session(ssh: Ssh, answer: bytes) -> None:
 def test_a_shell_that_prints_without_end_is_left(ssh: Ssh) -> None:
     with pytest.raises(Unreachable, match="without an end"):
         ask(ssh.answers(b"y\n" * 100_000, announces=False))
+
+
+def test_a_session_is_not_waited_for_before_it_is_used(ssh: Ssh) -> None:
+    session = ssh.runs("#!/bin/sh\nexec sleep 600\n")
+    session.open()
+    process = session._process
+    assert process
+    session.close()
+    # Not SIGKILL: ssh that asks for a password has turned off the terminal's echo.
+    assert process.returncode == -signal.SIGTERM
 
 
 def test_what_ssh_says_is_escaped(ssh: Ssh) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,13 +12,15 @@ from lbctl.cli.context import Context
 from lbctl.errors import IntentError, NoIntentFile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from lbctl.host import Host
     from lbctl.model import Intent
 
 #: So many intent files are named.
 _FEW_FILES = 3
+#: What was read to find the hosts of a command, files → intent: the command uses it in place of reading again.
+_AHEAD: ContextVar[dict[tuple[Path, ...], Intent] | None] = ContextVar("ahead", default=None)
 
 
 def context_of(host: Host, owner: str | None, config: Path | None, *, announced: bool = True) -> Context:
@@ -24,7 +28,6 @@ def context_of(host: Host, owner: str | None, config: Path | None, *, announced:
 
     The file is announced, unless a command uses nothing else of it. Raises `IntentError`.
     """
-    from lbctl.config import load_merged
     from lbctl.model import DEFAULT_OWNER, check_owner
 
     if owner is not None:
@@ -36,7 +39,7 @@ def context_of(host: Host, owner: str | None, config: Path | None, *, announced:
     if announced:
         announce(files)
     try:
-        found = load_merged(files).owner if files else DEFAULT_OWNER
+        found = _loaded(files).owner if files else DEFAULT_OWNER
     except IntentError as error:
         error.hint = "--owner NAME works without reading the file"
         raise
@@ -64,9 +67,8 @@ def read_intent(config: Path | None) -> Intent:
 def intent_of(files: Sequence[Path], name: str | None) -> Intent:
     """The intent of files, or the published one that they or a name point to; raises `IntentError`."""
     from lbctl.cli.fleet import followed
-    from lbctl.config import load_merged
 
-    intent = load_merged(files)
+    intent = _loaded(files)
     return intent if intent.follow is None and name is None else followed(files, name)
 
 
@@ -91,6 +93,33 @@ def files_if_any(config: Path | None) -> tuple[Path, ...]:
         return intent_files(config)
     except NoIntentFile:
         return ()
+
+
+@contextmanager
+def reading_once() -> Iterator[None]:
+    """Have a command use what `read_ahead` returned of its files, once, instead of reading them again."""
+    before = _AHEAD.set({})
+    try:
+        yield
+    finally:
+        _AHEAD.reset(before)
+
+
+def read_ahead(files: Sequence[Path]) -> Intent:
+    """Return the intent of files before the command itself asks for it; raises `IntentError`."""
+    from lbctl.config import load_merged
+
+    intent = load_merged(files)
+    if (ahead := _AHEAD.get()) is not None:
+        ahead[tuple(files)] = intent
+    return intent
+
+
+def _loaded(files: Sequence[Path]) -> Intent:
+    from lbctl.config import load_merged
+
+    found = (_AHEAD.get() or {}).pop(tuple(files), None)
+    return found or load_merged(files)
 
 
 def announce(files: Sequence[Path]) -> None:

@@ -55,12 +55,14 @@ def destinations(named: Sequence[str], config: Path | None) -> Mapping[str, Dest
 
 def _table(config: Path | None, *, needed: bool) -> Mapping[str, str]:
     """Return the table [hosts] of the intent file, if there is one."""
-    from lbctl.cli.intents import files_if_any
-    from lbctl.config import load_merged
+    from lbctl.cli.intents import files_if_any, read_ahead
+    from lbctl.config.documents import read
 
     files = files_if_any(config)
     try:
-        found = load_merged(files).hosts if files else {}
+        if not needed and not any("hosts" in read(path).text for path in files):
+            return {}  # as in most files: the intent is read while ssh connects
+        found = read_ahead(files).hosts if files else {}
     except IntentError:
         if needed:
             raise

@@ -57,14 +57,16 @@ def on_hosts(command: Callable[..., None]) -> Callable[..., None]:
             command(**words)
             return
         from lbctl.cli.context import working_on
+        from lbctl.cli.intents import reading_once
         from lbctl.cli.many import destinations, on_each
 
-        found = destinations(host, words.get("config"))
-        if len(found) > 1:
-            on_each(found, parallel=parallel, keep_going=keep_going)
-            return
-        with working_on(*found.values()):
-            command(**words)
+        with reading_once():
+            found = destinations(host, words.get("config"))
+            if len(found) > 1:
+                on_each(found, parallel=parallel, keep_going=keep_going)
+                return
+            with working_on(*found.values()):
+                command(**words)
 
     own = inspect.signature(command, eval_str=True)
     more = [

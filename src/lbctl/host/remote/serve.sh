@@ -140,19 +140,34 @@ if has perl && [ -n "$getsockopt" ]; then mark=$(perl -e "$cookie" "$getsockopt"
 # What is saved for a network namespace that is not the host's own dies with it.
 if first_network; then shelf=$lib; else shelf=$run/network-$boot-${mark:-net-$network}; fi
 
-# find_tool NAME: the path of a program, if it is there.
+# find_tool NAME: have $tool_path be the path of a program, if it is there.
 find_tool() {
-    case $1 in /*) [ -f "$1" ] && [ -x "$1" ] && printf '%s\n' "$1"; return ;; esac
+    tool_path=$1
+    case $1 in /*) [ -f "$1" ] && [ -x "$1" ]; return ;; esac
     IFS=:
     for place in $PATH; do
-        if [ -f "$place/$1" ] && [ -x "$place/$1" ]; then
+        tool_path=$place/$1
+        if [ -f "$tool_path" ] && [ -x "$tool_path" ]; then
             unset IFS
-            printf '%s\n' "$place/$1"
             return 0
         fi
     done
     unset IFS
     return 1
+}
+
+# describe TOOL: its path and, for one that is marked since its version decides how it is used, the fingerprint
+# of the file and that version. A version that is remembered of the same file is not asked for again.
+describe() {
+    find_tool "${1#+}" || return 0
+    printf 'tool %s %s\n' "${1#+}" "$tool_path"
+    [ "$1" != "${1#+}" ] || return 0
+    print=$(fingerprint "$tool_path")
+    printf 'print %s %s\n' "$tool_path" "$print"
+    remembered=
+    { IFS= read -r remembered <"$run/tool.version.${1#+}.$network.known"; } 2>/dev/null
+    [ "$remembered" = "$tool_path $print" ] ||
+        printf 'about %s %s\n' "$tool_path" "$("$tool_path" --version 2>/dev/null)"
 }
 
 # fingerprint FILE: what tells it from any that replaces it, on one line.
@@ -307,14 +322,7 @@ serve() {
                 printf 'uptime %s\n' "$(cat /proc/uptime)"
                 printf 'now %s\n' "$(date +%s)"
                 printf 'cookie %s\n' "$mark"
-                for tool in "$@"; do
-                    # One that decides by its version how it is used is marked.
-                    path=$(find_tool "${tool#+}") || continue
-                    printf 'tool %s %s\n' "${tool#+}" "$path"
-                    [ "$tool" != "${tool#+}" ] || continue
-                    printf 'about %s %s\n' "$path" "$("$path" --version 2>/dev/null)"
-                    printf 'print %s %s\n' "$path" "$(fingerprint "$path")"
-                done
+                for tool in "$@"; do describe "$tool"; done
                 set +f
                 for path in "$run"/*."$network.lock" "$run"/*."$network.lock.d"; do
                     set -f
@@ -328,7 +336,7 @@ serve() {
         read) look "$1" "$2" ;;
         write) [ -f "$1" ] && dd if="$in" of="$1" bs=65536 conv=notrunc 2>/dev/null ;;
         exists) [ -e "$1" ] ;;
-        which) find_tool "$1" >"$out" ;;
+        which) find_tool "$1" && printf '%s\n' "$tool_path" >"$out" ;;
         prints) # PATTERN: the files that it fits, each with what tells it from others
             IFS=
             set +f

@@ -109,9 +109,13 @@ class SshSession:
         self._unsent, self._buffer = bytearray(), bytearray()
         self._number = 0
         self._broken = False
+        #: What the script announces itself with, until it has.
+        self._mark = b""
 
     def open(self) -> None:
-        """Start the session; raises `Unreachable`."""
+        """Start the session, and do not wait for it: ssh connects meanwhile. Raises `Unreachable`."""
+        if self._process is not None or self._broken:
+            return
         ssh = shutil.which("ssh")
         if ssh is None:
             raise Unreachable("the program ssh is not in PATH", hint="Debian: apt install openssh-client")
@@ -128,15 +132,17 @@ class SshSession:
         )
         for stream in filter(None, (self._process.stdin, self._process.stdout)):
             os.set_blocking(stream.fileno(), False)
-        self._exchange(f"{nonce}\n{len(text)}\n".encode() + text, lambda: self._begun(nonce))
+        self._mark = f"lbctl-session {nonce}\n".encode()
+        self._unsent += f"{nonce}\n{len(text)}\n".encode() + text
+        with suppress(OSError):  # the next exchange sends the rest, or finds out what is wrong
+            self._send()
 
     def ask(self, *requests: RemoteRequest) -> list[RemoteReply]:
         """Return the answers to requests, in one round trip.
 
         Raises `Unreachable`; or, once something may have been changed, `ConnectionLost`.
         """
-        if self._process is None:
-            self.open()
+        self.open()
         first = self._number + 1
         data = b"".join(self._encoded(request) for request in requests)
         self.trips += 1
@@ -144,6 +150,8 @@ class SshSession:
         replies: list[RemoteReply] = []
 
         def done() -> bool:
+            if not self._has_begun():
+                return False
             while len(replies) < len(requests):
                 found = self._reply(first + len(replies))
                 if found is None:
@@ -156,8 +164,7 @@ class SshSession:
 
     def tell(self, request: RemoteRequest) -> None:
         """Have a request served for which nothing is waited; raises as `ask`."""
-        if self._process is None:
-            self.open()
+        self.open()
         self._exchange(self._encoded(request), lambda: True)
 
     def close(self) -> None:
@@ -169,6 +176,8 @@ class SshSession:
                 if stream is not None:
                     with suppress(OSError):
                         stream.close()
+            if self._mark:  # it may be asking for a password still
+                process.terminate()
             try:
                 process.wait(timeout=5)
             except subprocess.TimeoutExpired:
@@ -201,7 +210,7 @@ class SshSession:
                         sending = False
                     for key, _ in selector.select():
                         if key.fileobj is process.stdin:
-                            del self._unsent[: os.write(process.stdin.fileno(), self._unsent[:_PART])]
+                            self._send()
                         else:
                             part = os.read(process.stdout.fileno(), _PART)
                             if not part:
@@ -210,12 +219,17 @@ class SshSession:
         except OSError as error:
             raise self._lost(error.strerror or "") from error
 
-    def _begun(self, nonce: str) -> bool:
+    def _send(self) -> None:
+        """Send what the pipe takes now."""
+        if self._process is not None and self._process.stdin is not None:
+            del self._unsent[: os.write(self._process.stdin.fileno(), self._unsent[:_PART])]
+
+    def _has_begun(self) -> bool:
         """Return True once the script has announced itself; what a login shell prints before is dropped."""
-        mark = f"lbctl-session {nonce}\n".encode()
-        place = self._buffer.find(mark)
+        place = self._buffer.find(self._mark)
         if place >= 0:
-            del self._buffer[: place + len(mark)]
+            del self._buffer[: place + len(self._mark)]
+            self._mark = b""
             return True
         if len(self._buffer) > _NOISE:
             raise self._lost("its shell prints without an end")
