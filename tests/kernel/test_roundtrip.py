@@ -203,8 +203,9 @@ IPTABLES = pytest.mark.parametrize("driver", ["legacy", "nf_tables", "iptc"])
 EVERYTHING = intents(everything=True, selective=True).map(by_turns)
 
 
+@pytest.mark.timeout(600)
 @IPTABLES
-@settings(SLOW, max_examples=10)
+@settings(SLOW, max_examples=6)
 @given(intent=EVERYTHING)
 def test_all_that_iptables_can_express_comes_back_from_the_kernel(
     kernel: Kernel, driver: str, intent: Intent
@@ -294,8 +295,9 @@ def test_deltas_of_all_that_nftables_can_express(kernel: Kernel, driver: str, st
     deltas_lead_where_a_fresh_load_leads(kernel, driver, steps)
 
 
+@pytest.mark.timeout(600)  # the child of python-iptables writes rule by rule
 @IPTABLES
-@settings(SLOW, max_examples=6)
+@settings(SLOW, max_examples=4)
 @given(steps=st.lists(EVERYTHING.map(lambda x: replace(x, owner="lbctl")), min_size=2, max_size=3))
 def test_deltas_of_all_that_iptables_can_express(kernel: Kernel, driver: str, steps: list[Intent]) -> None:
     deltas_lead_where_a_fresh_load_leads(kernel, driver, steps)
