@@ -10,6 +10,7 @@ from lbctl.config import loads
 from lbctl.host.netns import PrivateHost
 from lbctl.model import diff
 from lbctl_nftables import backend as nftables
+from lbctl_nftables import script
 from lbctl_nftables.dialect import CAPABILITIES
 from lbctl_nftables.observe import observe
 from support.balancers import CLIENTS4, ENDPOINTS4, ENDPOINTS6, PORT, SERVICE4, SERVICE6, Balancer, Balancers
@@ -28,7 +29,6 @@ OTHERS = f"""table ip others {{
 	}}
 }}
 """
-ADDING = "flow add @flows"
 
 
 @pytest.fixture
@@ -49,6 +49,15 @@ def has_flowtables(host: Balancer) -> bool:
         done = PrivateHost().run(("nft", "--check", "--file", "-"), stdin=text)
     assert done.code == 0 or "No such file or directory" in done.err or "not supported" in done.err, done.err
     return done.code == 0
+
+
+def with_counters(text: str) -> str:
+    """Return a script with counters where connections are added to a flowtable, and without that."""
+    declared = re.compile(
+        r"^(?:\tflowtable flows|add flowtable \S+ \S+ flows) \{.*?^\t?\}\n", re.DOTALL | re.MULTILINE
+    )
+    text = re.sub(r"^delete flowtable .*\n", "", declared.sub("", text), flags=re.MULTILINE)
+    return text.replace("flow add @flows", "counter")
 
 
 @pytest.mark.parametrize("driver", ["libnftables", "nft"])
@@ -93,9 +102,7 @@ def test_replies_of_established_connections_of_ours_are_added_and_no_others(bala
     """The rules as they are, but for the last word: a counter stands for what this kernel may not have."""
     [host] = balancers.hosts
     wanted = nftables.compile(loads(OFFLOADED), CAPABILITIES)
-    text = re.sub(r"\tflowtable flows \{.*?\n\t\}\n", "", nftables.render(wanted), flags=re.DOTALL)
-    assert text.count(ADDING) == 2
-    host.host.run("nft", "-f", "-", stdin=text.replace(ADDING, "counter") + OTHERS)
+    host.host.run("nft", "-f", "-", stdin=with_counters(nftables.render(wanted)) + OTHERS)
     with host.host.entered():
         held = observe(PrivateHost(), "nft", "lbctl")
     differing = {change.key: change.before for change in diff(held, wanted)}
@@ -130,3 +137,17 @@ def test_replies_of_established_connections_of_ours_are_added_and_no_others(bala
     endpoint.sendto(b"d", peer)
     assert client.recv(64) == b"d"
     assert added("ip") == before + 1
+
+
+def test_it_comes_and_goes_with_the_table_in_place(balancers: Balancers) -> None:
+    [host] = balancers.hosts
+    off, on = (nftables.compile(loads(text), CAPABILITIES) for text in (PLAIN, OFFLOADED))
+    host.host.run("nft", "-f", "-", stdin=nftables.render(off))
+    before = rules(host)
+    seen = []
+    for old, new in ((off, on), (on, off)):
+        for text in script.transactions("lbctl", diff(old, new), new):
+            host.host.run("nft", "-f", "-", stdin=with_counters(text))
+        seen.append(rules(host))
+    assert "chain offload-flows" in seen[0]
+    assert seen[1] == before

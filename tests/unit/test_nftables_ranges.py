@@ -186,5 +186,5 @@ def test_a_change_of_one_service_is_compiled_as_all_are(intent: Intent) -> None:
 
 def test_the_maps_of_listeners_are_told_apart_by_name() -> None:
     names = [name for maps in layout.LISTENERS.values() for name in maps.values()]
-    assert len(names) == len(set(names)) == 16
+    assert len(names) == len(set(names)) == 20
     assert not [name for name in names if layout.is_page(name) or layout.service_of_set(name)]
