@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: So many intent files are named.
 _FEW_FILES = 3
-#: What was read to find the hosts of a command, files → intent: the command uses it in place of reading again.
+#: What was read to find the hosts of a command, files → intent: the command uses it, and reads nothing again.
 _AHEAD: ContextVar[dict[tuple[Path, ...], Intent] | None] = ContextVar("ahead", default=None)
 
 

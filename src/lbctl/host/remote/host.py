@@ -490,7 +490,7 @@ class RemoteHost:
             raise ApplyFailed(f"{self.destination}: a word of a program has a line break")
         name = _orders_name(orders.guard, orders.ident)
         texts = {
-            "revert.sh": script("revert.sh").decode(),
+            "revert.sh": script("locks.sh", "revert.sh").decode(),
             "ident": f"{orders.ident}\n",
             "deadline": f"{ceil(orders.deadline)}\n",
         }
