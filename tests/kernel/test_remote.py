@@ -120,10 +120,12 @@ def start(far: FarHost, network: Network, *words: str) -> subprocess.Popen[str]:
         )
 
 
-@pytest.mark.parametrize("driver", ["nft", "legacy"])
+@pytest.mark.parametrize(("driver", "poor"), [("nft", False), ("legacy", True)])
 def test_a_trial_reverts_by_itself_after_the_connection_is_lost(
-    network: Network, far: FarHost, driver: str
+    network: Network, driver: str, *, poor: bool
 ) -> None:
+    network.local_endpoints(PORTS)
+    far = FarHost(network, poor=poor)
     options = ("--backend", "nftables" if driver == "nft" else "iptables", "--driver", driver)
     assert far.lbctl("apply", "--yes", *options, config=WEB).code == 0
     before = network.rules()
