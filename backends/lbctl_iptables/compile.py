@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from lbctl.errors import Unsupported
 from lbctl.model import Family, Forward, Item, Program, Scheduler, SourceNat, guarded, hidden
-from lbctl.spi import require_service
+from lbctl.spi import require_offload, require_service
 from lbctl_iptables import dialect, find, layout, pick, recent, spelling
 from lbctl_iptables.dialect import Feature
 from lbctl_iptables.find import comment
@@ -36,6 +36,7 @@ def compile_intent(
     previous: Program | None = None,  # noqa: ARG001 (its programs have no origin)
 ) -> Program:
     """See `lbctl.spi.Backend.compile`."""
+    require_offload(intent, capabilities, backend=layout.NAME)
     parts: list[Part] = []
     marks = layout.Marks.of(intent.mark)
     able = capabilities

@@ -29,7 +29,7 @@ from lbctl_netfilter.findings import CURED, Findings, Movers
 from lbctl_netfilter.follow import keeps_port
 from lbctl_netfilter.hooks import BEFORE, ENTRIES, Hook, bases, hooks, settled
 from lbctl_netfilter.index import index, reach
-from lbctl_netfilter.ir import JUMPS, Act, MarkIs
+from lbctl_netfilter.ir import INGRESS, JUMPS, Act, MarkIs
 from lbctl_netfilter.log import INFO, Place, shown
 from lbctl_netfilter.marks import possible
 from lbctl_netfilter.parts import LISTENER
@@ -72,6 +72,8 @@ _MOST_PARTS, _LEAST_PARTS = 64, 1024
 _PART_WORK, _LEAST_PART_WORK = 30, 150_000
 #: Parts of parts, up to which it is known what a service is not about.
 _DEEPEST = 64
+#: Hooks between that by which packets arrive and the routing, or behind it.
+_BETWEEN = {INGRESS: ("prerouting", "forward"), "prerouting": ("forward",)}
 #: Marks of connections whose later packets are followed.
 _MOST_MARKS = 16
 
@@ -272,7 +274,7 @@ class _Family:
 
     def follow(self) -> None:
         """Find all services."""
-        nat = [base for base in self._program.bases if base.kind == "nat"]
+        nat = [base for base in self._program.bases if base.serves]
         serving = leading_from(self._program, nat)
         leading = leading_chains(self._program, serving)
         reached: set[str] = set()
@@ -504,7 +506,7 @@ class _Family:
             first = found.service.hooks[0] if found.service.hooks else ""
             if found.kind is not SelectorKind.MARK or first not in ENTRIES:
                 continue
-            between = bases(program, "forward") if first == "prerouting" else []
+            between = bases(program, *_BETWEEN.get(first, ()))
             marking = [base for base in between if plain[base.chain].written]
             passed = [*bases(program, first), *marking, *behind]
             here = settled(plain, program.chains, first)
@@ -583,9 +585,12 @@ class _Family:
             walk, population = hook.followed(
                 selector.where, self._parts_budget if selector.is_part else self._budget
             )
-            population = self._behind.refused(population, walk, hook.name)
-            own = bool(self._own) and any(visit.rule.place in self._own for visit in walk.visits)
-            source = self._behind.source_nat(population, walk, hook.name, own=own)
+            source: tuple[SourceNat | None, tuple[int, ...]] = (None, ())
+            if hook.name != INGRESS:
+                # What is sent on at ingress meets no other hook, and keeps its source.
+                population = self._behind.refused(population, walk, hook.name)
+                own = bool(self._own) and any(visit.rule.place in self._own for visit in walk.visits)
+                source = self._behind.source_nat(population, walk, hook.name, own=own)
             anew = self._anew(hook, selector, walk, population)
         except BudgetExceeded:
             if not selector.is_part:
@@ -688,7 +693,9 @@ class _Family:
         again: set[object] = set()
         for mark in list(marks)[:_MOST_MARKS]:
             again.update(hook.later(selector.where, self._budget, mark).met)
-        return frozenset(again.intersection(walk.of_packets))
+        found = again.intersection(walk.of_packets)
+        # At ingress a hash sees what clients send, and no replies: it is the same for all of a connection.
+        return frozenset(found - walk.hashes.keys() if hook.name == INGRESS else found)
 
     def _cannot(self, rule: Rule) -> None:
         if rule.opaque and (rule.picks or rule.act is not Act.GO_ON):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 
 from lbctl.model import brief
 from lbctl_netfilter.conditions import described, size, spelled, unmarked
-from lbctl_netfilter.ir import JUMPS, Act, Draw, MarkIs, Match, Memory, PickKind
+from lbctl_netfilter.ir import INGRESS, JUMPS, Act, Draw, MarkIs, Match, Memory, PickKind
 from lbctl_netfilter.log import WARNING, percent, shown
 from lbctl_netfilter.selectors import SelectorKind
 
@@ -44,6 +44,9 @@ CURED = frozenset(
 )
 #: How many times the part of another one a rung takes at most, that was to take the same.
 _EVEN = Fraction(11, 10)
+#: Why a pick is made for every packet, in words: at other hooks, and at ingress.
+_WITHOUT_MARK = "without a match for new connections, and a mark of the connection to remember what they got"
+_AT_INGRESS = "no connection is tracked at ingress. Without a hash of the client's address"
 #: Clients that a list of `recent` keeps unless the module was loaded with another limit.
 _LIST = 100
 
@@ -254,6 +257,9 @@ class Findings:
         for rule in found.selector.leaves:
             if not rule.maps or rule in reached or not self._once("unreachable-rule", rule):
                 continue
+            if found.hook.name == INGRESS and rule.later:
+                # Packets of connections that are there already may come to it.
+                continue
             if rule.place not in chains:
                 chains[rule.place] = self._taking(found, rule.place)
             last, ladder = chains[rule.place]
@@ -387,13 +393,15 @@ class Findings:
             if rule.picks and visit.arriving and found.anew & set(walk.met):
                 if self._once("per-packet-balancing", rule):
                     got = ", ".join(f"{each.to} {percent(each.share)}" for each in shares[:8])
+                    ingress = found.hook.name == INGRESS
                     self._log.find(
                         "per-packet-balancing",
                         rule,
-                        "every packet comes to this rule: without a match for new connections, "
-                        "and a mark of the connection to remember what they got, 100 % of connections have "
-                        f"their packets spread ({got})",
-                        self._remembered(walk, rule),
+                        f"every packet comes to this rule: {_AT_INGRESS if ingress else _WITHOUT_MARK}, "
+                        f"100 % of connections have their packets spread ({got})",
+                        () if ingress else self._remembered(walk, rule),
+                        # A datagram may well be all of its connection.
+                        WARNING if ingress and found.service.proto == "udp" else None,
                     )
                 return
 

@@ -23,7 +23,7 @@ from lbctl_netfilter.conditions import (
 )
 from lbctl_netfilter.follow import Visit, Walk
 from lbctl_netfilter.index import ChainIndex, index, matters
-from lbctl_netfilter.ir import JUMPS, Act
+from lbctl_netfilter.ir import INGRESS, JUMPS, Act
 from lbctl_netfilter.population import EMPTY, START, WHOLE, ConnectionState, End, Out, Population, ratio
 
 if TYPE_CHECKING:
@@ -33,13 +33,14 @@ if TYPE_CHECKING:
     from lbctl_netfilter.ir import Base, Chain, FamilyProgram, Rule
 
 #: All hooks, in the order in which a document names them.
-HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
+HOOKS = (INGRESS, "prerouting", "input", "forward", "output", "postrouting")
 #: Where connections arrive, and the hooks that they may pass before each other one.
-ENTRIES = ("prerouting", "output")
+ENTRIES = (INGRESS, "prerouting", "output")
 BEFORE: Mapping[str, tuple[str, ...]] = {
-    "input": ("prerouting",),
-    "forward": ("prerouting",),
-    "postrouting": ("prerouting", "output", "forward"),
+    "prerouting": (INGRESS,),
+    "input": (INGRESS, "prerouting"),
+    "forward": (INGRESS, "prerouting"),
+    "postrouting": (INGRESS, "prerouting", "output", "forward"),
 }
 #: Connections that are followed one by one.
 MOST_TURNS = 1024

@@ -172,7 +172,7 @@ class Rule:
     steps: tuple[Step, ...] = ()
     #: The chain of a jump; the word of a verdict or target, for sentences.
     target: str = ""
-    #: `dnat`, `redirect` or `snat`, for endpoints.
+    #: `dnat`, `redirect`, `snat` or `dsr`, for endpoints.
     action: str = ""
     #: Endpoints with their parts, where the kernel itself chooses.
     to: tuple[tuple[str, Fraction], ...] = ()
@@ -264,6 +264,10 @@ class Chain:
     own: bool = False
 
 
+#: The hook of frames as they arrive at an interface, before routing and connection tracking.
+INGRESS = "ingress"
+
+
 class Base(NamedTuple):
     """A chain that the kernel calls at a hook. `kind` is `nat`, `filter` or `route`."""
 
@@ -273,6 +277,11 @@ class Base(NamedTuple):
     chain: str
     #: The table in words.
     table: str = ""
+
+    @property
+    def serves(self) -> bool:
+        """True if its rules may give packets an endpoint."""
+        return self.kind == "nat" or self.hook == INGRESS
 
 
 @dataclass(slots=True)

@@ -90,7 +90,7 @@ class Search:
 
     def base(self, chains: Mapping[str, ChainIndex], base: Base, leading: set[str]) -> None:
         """Everything that a base chain leads to. Raise `BudgetExceeded`."""
-        nat = base.kind == "nat"
+        nat = base.serves
         frames = [self._enter(chains[base.chain], EVERYTHING)]
         while frames:
             frame = frames[-1]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, assert_never
 
 from lbctl.errors import Unsupported
 from lbctl.model import Family, Forward, Item, Listener, Program, Protocol, Scheduler, hidden
-from lbctl.spi import require_service
-from lbctl_nftables import affinity, direct, guard, layout, legacy_nft
+from lbctl.spi import require_offload, require_service
+from lbctl_nftables import affinity, direct, guard, layout, legacy_nft, offload
 from lbctl_nftables.layout import Form, Purpose
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def compile_intent(intent: Intent, capabilities: Capabilities, *, previous: Prog
 
     An intent that differs from the last one in a few services costs those, and a look at each of the others.
     """
+    require_offload(intent, capabilities, backend=layout.NAME)
     past = previous.origin if previous is not None else None
     if not isinstance(past, _Past) or past.capabilities != capabilities:
         past = _Past(capabilities, (), {}, ())
@@ -44,7 +45,11 @@ def compile_intent(intent: Intent, capabilities: Capabilities, *, previous: Prog
         family: guard.guard(intent.services, family, capabilities.dialect, past.guards.get(family))
         for family in past.families
     }
-    now = replace(_compiled(intent.services, past), guards=guards)
+    offloads = {
+        family: offload.offload(intent, family, capabilities.dialect, past.offloads.get(family))
+        for family in past.families
+    }
+    now = replace(_compiled(intent.services, past), guards=guards, offloads=offloads)
     parts: list[Part] = []
     for family, compiled in zip(past.families, now.compiled, strict=True):
         mine = [each for each in compiled if each is not None]
@@ -53,8 +58,7 @@ def compile_intent(intent: Intent, capabilities: Capabilities, *, previous: Prog
         if needs := frozenset().union(*{each.ingress for each in mine}):
             parts.append(_at_ingress(family, needs, capabilities.dialect))
         parts += [each.part for each in mine]
-        if guards[family].part:
-            parts.append(guards[family].part)
+        parts += [part for part in (guards[family].part, offloads[family].part) if part]
     return Program(intent.owner, parts=parts, origin=now, previous=previous)
 
 
@@ -80,6 +84,8 @@ class _Past:
     compiled: Sequence[Sequence[_Compiled | None]]
     #: What drops stray packets of endpoints, by family.
     guards: Mapping[Family, guard.Guard] = field(default_factory=dict)
+    #: What offloads established connections, by family.
+    offloads: Mapping[Family, offload.Offload] = field(default_factory=dict)
 
     @property
     def families(self) -> list[Family]:

@@ -34,7 +34,7 @@ from lbctl.model import (
     diff,
 )
 from lbctl.spi import Capabilities
-from lbctl_nftables import drivers, layout, script, tool
+from lbctl_nftables import drivers, layout, offload, script, tool
 from lbctl_nftables.compile import compile_intent
 from lbctl_nftables.kernel import netlink
 from lbctl_nftables.layout import Dialect
@@ -67,6 +67,7 @@ CAPABILITIES = Capabilities(
     port_ranges=True,
     kept_ports=True,
     takeover=True,
+    offload=True,
     dialect=Dialect.MODERN,
 )
 #: No owner of an intent can have such a name. What follows is the thread that the table is for.
@@ -99,6 +100,8 @@ class DialectChoice:
 
     name: str
     reason: str
+    #: Why the kernel takes no flowtable; "" if it does, or was not asked.
+    offload_refusal: str = ""
 
 
 def hint(nft: str | None, kernel: str) -> DialectChoice:
@@ -136,14 +139,22 @@ def ask(host: Host, driver: str) -> DialectChoice | None:
     """
     known = tool.recall(host, driver)
     if known is not None:
-        return DialectChoice(name=known.dialect, reason=known.reason)
+        refusal = known.offload_refusal
+        return DialectChoice(name=known.dialect, reason=known.reason, offload_refusal=refusal)
     _sweep(host, driver)
     wrong: list[str] = []
     for name in Dialect:
         wrong_with = fault(host, driver, name)
         if wrong_with is None:
-            found = DialectChoice(name=name, reason=wrong[0] if wrong else "what nft wrote was read back")
-            tool.keep(host, driver, tool.Record(dialect=found.name, reason=found.reason))
+            found = DialectChoice(
+                name=name,
+                reason=wrong[0] if wrong else "what nft wrote was read back",
+                offload_refusal=_offload_refusal(host, driver),
+            )
+            record = tool.Record(
+                dialect=found.name, reason=found.reason, offload_refusal=found.offload_refusal
+            )
+            tool.keep(host, driver, record)
             return found
         wrong.append(wrong_with)
     return None
@@ -153,7 +164,7 @@ def speaking(capabilities: Capabilities, name: str) -> Capabilities:
     """Return the capabilities in a dialect.
 
     A map that keeps a client's endpoint holds an address and a port, and a range of ports stands behind a
-    protocol: such concatenations need nft 1.0.1 and 0.9.4.
+    protocol: such concatenations need nft 1.0.1 and 0.9.4. Quoted interfaces of a flowtable need nft 1.0.2.
     """
     concatenates = name != Dialect.CLASSIC
     return replace(
@@ -162,6 +173,8 @@ def speaking(capabilities: Capabilities, name: str) -> Capabilities:
         forwards=capabilities.forwards if concatenates else frozenset({Forward.NAT}),
         affinity=capabilities.affinity and concatenates,
         port_ranges=capabilities.port_ranges and concatenates,
+        offload=capabilities.offload and concatenates,
+        offload_refusal=capabilities.offload_refusal or ("" if concatenates else "it needs nft 1.0.2"),
     )
 
 
@@ -189,6 +202,16 @@ def fault(host: Host, driver: str, name: str) -> str | None:
     finally:
         drivers.load(host, driver, script.withdrawal(meant))
     return f"nft writes something else than requested: {' '.join(wrong[0].key)}" if wrong else None
+
+
+def _offload_refusal(host: Host, driver: str) -> str:
+    """Return why this tool and kernel take no flowtable, "" if they do. Nothing is written."""
+    program = offload.probe(f"{_OWNER}{host.task()}")
+    try:
+        drivers.load(host, driver, script.render(program), check=True)
+    except ApplyFailed as error:
+        return f"this host takes no flowtable: {error.message}"
+    return ""
 
 
 def _sweep(host: Host, driver: str) -> None:

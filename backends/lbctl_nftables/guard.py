@@ -21,7 +21,7 @@ from lbctl.model import Forward, Item, guarded
 from lbctl_nftables import layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from lbctl.model import Family, Guarded, Part, Service
 
@@ -47,18 +47,22 @@ def guard(services: Iterable[Service], family: Family, dialect: str, past: Guard
 def _items(places: tuple[Guarded, ...], family: Family, dialect: str) -> Iterator[Item]:
     word = layout.WORD[family]
     declarations = layout.declarations(word, dialect)
-    names = {
-        place: layout.GUARDED_RANGES if place.last_port > place.port else layout.GUARDED for place in places
-    }
-    used = sorted(set(names.values()))
+    held = list(elements(places, word, {kind: kind for kind in (layout.GUARDED, layout.GUARDED_RANGES)}))
+    used = sorted({item.key[2] for item in held})
     for name in used:
         yield Item((word, "set", name), "\n".join(declarations[name]))
     hook = layout.base_chain("filter", "forward", layout.FILTER_PRIORITY)
     yield Item((word, "chain", layout.GUARD), hook)
     rules = [f"ct state invalid,new {word} saddr . meta l4proto . th sport @{name} drop" for name in used]
     yield Item((word, "rules", layout.GUARD), "\n".join(rules))
-    for place, name in names.items():
-        yield Item((word, "element", name, _key(place)), "")
+    yield from held
+
+
+def elements(places: Iterable[Guarded], word: str, names: Mapping[str, str]) -> Iterator[Item]:
+    """Yield places as elements of sets, whose `names` are by their kinds: `GUARDED` and `GUARDED_RANGES`."""
+    for place in places:
+        kind = layout.GUARDED_RANGES if place.last_port > place.port else layout.GUARDED
+        yield Item((word, "element", names[kind], _key(place)), "")
 
 
 def _key(place: Guarded) -> str:

@@ -29,7 +29,8 @@ A service that forwards by direct server return lies in tables of the family `ne
 `lbctl.ip6`; see `lbctl_nftables.direct`.
 
 A service with `affinity` looks its client up first; see `lbctl_nftables.affinity`. Services with `takeover`
-share a filter chain that drops stray packets of endpoints; see `lbctl_nftables.guard`.
+share a filter chain that drops stray packets of endpoints; see `lbctl_nftables.guard`. For `offload` see
+`lbctl_nftables.offload`.
 
 Pages keep the number of sets and of bindings per set small; both are walked by the kernel while rules are
 loaded (10,000 services of 10: 1.1 s, one map per service: 7.6 s, an anonymous map per rule: 16.4 s).
@@ -87,6 +88,8 @@ FILTER_PRIORITY = -1
 SOURCE_PRIORITY = 99
 #: Behind the host's own filters at ingress, which stand at 0 or before: what they drop is not forwarded.
 INGRESS_PRIORITY = 50
+#: Behind the host's own filters too: what they drop is not offloaded.
+OFFLOAD_PRIORITY = 50
 #: Just before, while the client still has its own address.
 LEARNING_PRIORITY = SOURCE_PRIORITY - 1
 #: Clients of one service and family that are remembered; whoever is beyond is placed as without affinity.
@@ -147,6 +150,10 @@ class Form(StrEnum):
 GUARD = "guard"
 GUARDED = "guarded"
 GUARDED_RANGES = "guarded-ranges"
+#: What `lbctl_nftables.offload` has; the sets are of the kinds `GUARDED` and `GUARDED_RANGES`.
+FLOWTABLE = "flows"
+OFFLOADING, OFFLOAD = "offloading", "offload-flows"
+OFFLOADED_ENDPOINTS = ("offloaded-endpoints", "offloaded-endpoint-ranges")
 
 
 class Purpose(StrEnum):
@@ -156,6 +163,7 @@ class Purpose(StrEnum):
     SOURCE = "source"
     REFUSE = "refuse"
     LEARN = "learn"
+    OFFLOAD = "offload"
     #: As `LEAD`, and by maps of the same names, in the tables at ingress.
     INGRESS = "ingress"
 
@@ -171,6 +179,9 @@ LISTENERS: Mapping[Purpose, Mapping[Form, str]] = {
     ),
     Purpose.LEARN: dict(
         zip(Form, ("learned", "learned-ports", "learned-ranges", "learned-port-ranges"), strict=True)
+    ),
+    Purpose.OFFLOAD: dict(
+        zip(Form, ("offloaded", "offloaded-ports", "offloaded-ranges", "offloaded-port-ranges"), strict=True)
     ),
 }
 LISTENER_MAPS = frozenset(name for maps in LISTENERS.values() for name in maps.values())
@@ -455,6 +466,12 @@ def base_chain(kind: str, hook: str, priority: int) -> str:
 def ingress_hook(device: str, priority: int = INGRESS_PRIORITY) -> str:
     """Return the declaration of a chain that the kernel calls for what arrives at an interface."""
     return f"type filter hook ingress device {quote(device)} priority {priority}; policy accept;"
+
+
+def flowtable(devices: Sequence[str], priority: int = 0, more: str = "") -> str:
+    """Return the declaration of a flowtable at the ingress of interfaces."""
+    names = ", ".join(map(quote, sorted(devices)))
+    return "\n".join(filter(None, (f"hook ingress priority {priority};", f"devices = {{ {names} }};", more)))
 
 
 @lru_cache(maxsize=1 << 15)

@@ -42,6 +42,8 @@ def _body(items: Sequence[Item], handles: dict[str, list[int]]) -> Iterator[str]
         yield "\t}"
     for item in (*by_kind.get("map", ()), *by_kind.get("set", ())):
         yield from _block(item, [*item.text.split("\n"), *_elements(elements.get(item.key[2], ()))])
+    for item in by_kind.get("flowtable", ()):
+        yield from _block(item, item.text.split("\n"))
     rules = {item.key[2]: item for item in by_kind.get("rules", ())}
     for item in by_kind.get("chain", ()):
         name = item.key[2]

@@ -46,7 +46,7 @@ _TWINS: Mapping[str, tuple[str, ...]] = {
     lead: tuple(
         layout.LISTENERS[purpose][form]
         for purpose in Purpose
-        if purpose not in {Purpose.LEAD, Purpose.INGRESS}
+        if purpose not in {Purpose.LEAD, Purpose.INGRESS, Purpose.OFFLOAD}
     )
     for form, lead in layout.LISTENERS[Purpose.LEAD].items()
 }
@@ -163,6 +163,7 @@ class TableReader:
         named = [each for each in self._sets.values() if each and not each.is_anonymous]
         for declared in named:
             yield self._set(declared)
+        yield from self._flowtables()
         rules: dict[str, list[KernelRule]] = {}
         for chain in objects.chains(self._host, self.table):
             rules[chain.name] = []
@@ -222,6 +223,8 @@ class TableReader:
                 declared = self.declaration(name)
                 item = self._set(declared) if declared else None
                 return item if item and item.key == key else None
+            case (_, "flowtable", _):
+                return next((item for item in self._flowtables() if item.key == key), None)
             case (_, affinity.STALE, name):
                 declared = self.declaration(name)
                 return next(self._stale(declared), None) if declared else None
@@ -288,6 +291,11 @@ class TableReader:
     def _set(self, declared: Set) -> Item:
         text = "\n".join(_declaration(self._word, declared, self._dialects))
         return Item((self._word, declared.kind, declared.name), text, layout.service_of_set(declared.name))
+
+    def _flowtables(self) -> Iterator[Item]:
+        for each in objects.flowtables(self._host, self.table):
+            text = layout.flowtable(each.names, each.priority, each.more)
+            yield Item((self._word, "flowtable", each.name), text)
 
     def _chain(self, chain: KernelChain) -> Item:
         text = ""

@@ -24,6 +24,7 @@ FIX = "install nftables (Debian: apt install nftables python3-nftables)"
 def probe(host: Host, *, driver: str | None = None) -> Probe:
     """See `lbctl.spi.Backend.probe`."""
     kernel = kernel_module(host, "nf_tables")
+    flowtables = kernel_module(host, "nft_flow_offload")
     release = (host.read("/proc/sys/kernel/osrelease") or "").strip()
     found = []
     for name, module in drivers.ALL.items():
@@ -44,13 +45,20 @@ def probe(host: Host, *, driver: str | None = None) -> Probe:
     hinted = dialect.hint(next((each.version for each in found if each.version), None), release)
     asked = dialect.ask(host, driver) if driver is not None else None
     can = dialect.CAPABILITIES if has_ipv6(host) else replace(dialect.CAPABILITIES, families=_IPV4_ONLY)
+    refusal = asked.offload_refusal if asked else ""
+    if flowtables is ModuleState.MISSING:
+        refusal = refusal or "this kernel has no nft_flow_offload"
+    can = replace(can, offload=not refusal, offload_refusal=refusal)
+    can = dialect.speaking(can, asked.name if asked else hinted.name)
     return Probe(
         drivers=tuple(found),
-        capabilities=dialect.speaking(can, asked.name if asked else hinted.name),
+        capabilities=can,
         fix=FIX,
         facts={
             "kernel": release,
             "nf_tables": kernel,
+            "offload": can.offload_refusal
+            or f"nft_flow_offload {flowtables}; the kernel is asked at the tool's first use",
             "dialect": f"{hinted.name} ({hinted.reason}); what nft writes is read back at its first use",
         },
     )

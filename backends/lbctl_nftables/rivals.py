@@ -78,7 +78,10 @@ class ListedRules:
                 chain.kind = chain.hook = ""
         by_line = {rule.line: (chain, rule) for chain in _chains(document) for rule in chain.rules}
         for service in read_document(document, len(self._text)).services:
-            if not service.backends or service.action not in {"dnat", "redirect", "mixed"}:
+            if not service.backends or service.action not in {"dnat", "redirect", "mixed", "dsr"}:
+                continue
+            if service.action == "dsr" and not certain:
+                # What is sent on at ingress never comes to a translation: it is among those before ours.
                 continue
             rules = [by_line[line] for line in (service.picking or service.lines)[:_SHOWN]]
             yield Rival(

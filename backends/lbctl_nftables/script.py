@@ -211,7 +211,11 @@ def _rebuilds(change: Change) -> bool:
     kind = change.key[1]
     if kind == "foreign":
         return True
-    return kind in {"map", "set", "chain"} and change.before is not None and change.after is not None
+    return (
+        kind in {"map", "set", "flowtable", "chain"}
+        and change.before is not None
+        and change.after is not None
+    )
 
 
 def _wakes_with_hooks(changes: Sequence[Change]) -> bool:
@@ -237,6 +241,7 @@ def _removals(place: str, changes: Sequence[Change]) -> Iterator[str]:
         ("chain", "delete chain"),
         ("map", "delete map"),
         ("set", "delete set"),
+        ("flowtable", "delete flowtable"),
     ):
         for key in leaving:
             if key[1] == kind:
@@ -246,8 +251,8 @@ def _removals(place: str, changes: Sequence[Change]) -> Iterator[str]:
 def _block(place: str, items: Iterable[Item], *, standing: bool = False) -> Iterator[str]:
     """Yield a table's block. A block adds: what it names and the kernel has already stays as it is.
 
-    In a table that is `standing`, maps and sets are declared before it, each by a command of its own: nft
-    0.9.8 crashes when it adds elements to what a block declares in a table that the kernel has.
+    In a table that is `standing`, maps, sets and flowtables are declared before it, each by a command of its
+    own: nft 0.9.8 crashes when it adds elements to what a block declares in a table that the kernel has.
     """
     sets: dict[tuple[str, str], list[str]] = {}
     chains: dict[str, list[str]] = {}
@@ -263,7 +268,7 @@ def _block(place: str, items: Iterable[Item], *, standing: bool = False) -> Iter
                 chains.setdefault(name, [])[:0] = item.text.split("\n") if item.text else []
             case _, "rules", name:
                 chains.setdefault(name, []).extend(item.text.split("\n") if item.text else [])
-            case _, ("map" | "set") as kind, name:
+            case _, ("map" | "set" | "flowtable") as kind, name:
                 sets[kind, name] = item.text.split("\n")
     inner = list(flags)
     for (sort, name), lines in sets.items():

@@ -33,7 +33,10 @@ _LIBRARIES = (
 
 
 #: The identity of a tool, and the fields of its `Record`.
-_SHAPE: Shape = ([str], {"dialect": str, "reason": str, "verified": bool, "generation": str | None})
+_SHAPE: Shape = (
+    [str],
+    {"dialect": str, "reason": str, "offload_refusal": str, "verified": bool, "generation": str | None},
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +46,8 @@ class Record:
     dialect: str
     #: Why this dialect.
     reason: str
+    #: Why the kernel takes no flowtable; "" if it does.
+    offload_refusal: str = ""
     #: True once everything that it wrote was read back and was right.
     verified: bool = False
     #: The kernel's generation after its last verified write: nothing but its own rules was written since.

@@ -88,13 +88,17 @@ class NoBackend(LbctlError):
 
 
 class Unsupported(LbctlError):
-    """A backend cannot express a feature of a service, and refuses rather than rendering less."""
+    """A backend cannot express a feature, and refuses rather than rendering less.
+
+    `service` is None for a feature of the whole intent.
+    """
 
     exit_code = 3
     code = "unsupported"
 
-    def __init__(self, *, backend: str, service: str, feature: str, needs: str) -> None:
-        super().__init__(f'service "{service}": backend {backend} does not support {feature}', hint=needs)
+    def __init__(self, *, backend: str, service: str | None, feature: str, needs: str) -> None:
+        where = "" if service is None else f'service "{service}": '
+        super().__init__(f"{where}backend {backend} does not support {feature}", hint=needs)
         self.backend = backend
         self.service = service
         self.feature = feature

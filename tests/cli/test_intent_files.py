@@ -179,3 +179,14 @@ def test_intent_files_are_compared_and_explained(backend: str) -> None:
         assert (done.code, done.out.count("8003  1/3")) == (0, 2), done.out
     done = run_lbctl("compare", "web.toml", "bad.toml")
     assert (done.code, "bad.toml:4: " in done.err) == (2, True)
+
+
+def test_explain_names_rules_that_are_not_understood_where_no_other_balances(tmp_path: Path) -> None:
+    cards = "{ 0 : 02:00:00:00:00:01, 1 : 02:00:00:00:00:02 }"
+    rule = f"ether daddr set jhash ip id mod 2 map {cards} fwd to eth1"
+    hook = "type filter hook ingress device eth0 priority 0;"
+    file = tmp_path / "rules.nft"
+    file.write_text(f"table netdev t {{\nchain c {{\n{hook}\ntcp dport 80 {rule}\n}}\n}}\n")
+    done = run_lbctl("explain", "80/tcp", str(file))
+    assert (done.code, done.out) == (1, "no rule that is understood balances it\n")
+    assert f"line 4, may match: tcp dport 80 {rule} (not understood: jhash ip id)" in done.err

@@ -266,3 +266,36 @@ def test_a_change_of_the_way_reports_what_is_lost(segment: Segment) -> None:
         assert "established connections of far are lost" in planned.out + planned.err
     apply(segment, intent(returned))
     assert tally(segment.ask(6)) == [2, 2, 2]
+
+
+def test_explain_compare_and_import_read_live_rules_at_ingress(segment: Segment, tmp_path: Path) -> None:
+    text = intent(direct(*EVERY, scheduler="source-hash"))
+    apply(segment, text)
+    asked = ("explain", f"{SERVICE4}:80/tcp", "--client", CLIENTS4[0], "--output", "json")
+    [trace] = segment.lbctl(*asked).json["services"]
+    assert trace["action"] == "dsr"
+    shares = {each["to"]: each["share"] for each in trace["backends"]}
+    assert shares == dict.fromkeys(SERVERS4, "1/3")
+    assert segment.ask(2, source=CLIENTS4[0]) == [trace["chosen"]] * 2
+    file = tmp_path / "far.toml"
+    file.write_text(text)
+    assert segment.lbctl("compare", str(file), "live:nftables").code == 0
+    imported = segment.lbctl("import", "--from", "nftables")
+    assert imported.code == 0, imported.err
+    assert 'forward = "dsr"' in imported.out
+    assert segment.lbctl("remove", "--yes").code == 0
+    # The same by hand, as on the wiki of nftables: the MAC addresses are known, and no endpoint's address.
+    cards = [segment.mac(server) for server in segment.servers[:2]]
+    rule = (
+        f"ip daddr {SERVICE4} tcp dport 80 ether saddr set {segment.mac(segment.balancer)} ether daddr set "
+        f'jhash ip saddr mod 3 seed 0x7 map {{ 0-1 : {cards[0]}, 2 : {cards[1]} }} fwd to "eth0"'
+    )
+    hook = 'type filter hook ingress device "eth0" priority 0; policy accept;'
+    segment.balancer.run("nft", f"table netdev t {{ chain c {{ {hook} {rule}; }}; }}")
+    [trace] = segment.lbctl(*asked).json["services"]
+    shares = {each["to"]: each["share"] for each in trace["backends"]}
+    assert shares == {f"mac {cards[0]}": "2/3", f"mac {cards[1]}": "1/3"}
+    [server] = set(segment.ask(2, source=CLIENTS4[0]))
+    assert trace["chosen"] == f"mac {cards[SERVERS4.index(server)]}"
+    imported = segment.lbctl("import", "--from", "nftables")
+    assert f"mac {cards[0]} (2/3)" in imported.err

@@ -37,7 +37,7 @@ from lbctl.model import (
 )
 from lbctl.model.maglev import SIZES
 from lbctl_nftables import backend, drivers, script
-from support.intents import endpoints, intents, mixed_ports
+from support.intents import SCHEDULERS, endpoints, intents, mixed_ports
 
 DRIVER = "libnftables"
 OWNER = "lbctl"
@@ -193,7 +193,7 @@ def neighbours(draw: st.DrawFn) -> tuple[Intent, Intent]:
     for service in first.services:
         changed = replace(service, takeover=False)
         if draw(st.booleans()):
-            changed = replace(changed, scheduler=draw(st.sampled_from(Scheduler)))
+            changed = replace(changed, scheduler=draw(st.sampled_from(SCHEDULERS)))
         if draw(st.booleans()):
             states = st.sampled_from([State.ACTIVE, State.ACTIVE, *State])
             families = frozenset(service.families)

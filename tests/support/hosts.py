@@ -85,6 +85,11 @@ class OldIptables(LocalHost):
             return None
         return super().which(program)
 
+    def fingerprint(self, path: str) -> str | None:
+        """Other files than today's, as an upgrade or a downgrade leaves them."""
+        found = super().fingerprint(path)
+        return None if found is None else f"{found} {self.version}"
+
     def run(self, argv: Sequence[str], *, stdin: str = "") -> Completed:
         name = Path(argv[0]).name
         if name in {"iptables", "ip6tables"}:

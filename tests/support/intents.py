@@ -32,6 +32,8 @@ from lbctl.model import (
     takeover_obstacles,
 )
 
+#: Those that need no running agent.
+SCHEDULERS = [each for each in Scheduler if each is not Scheduler.LEAST_CONNECTIONS]
 LONG = "n" * 63
 LONGER = "n" * 62 + "o"
 NAMES = st.sampled_from(["web", "api", "dns", "a", "0", "x-1", "drop", LONG, LONGER]) | st.from_regex(
@@ -125,7 +127,7 @@ def services(draw: st.DrawFn, *, everything: bool, selective: bool) -> Service:
         exclude = []
     exclude = [net for net in exclude if not any(x.address and x.address in net for x in listeners)]
     mixed = mixed_ports(chosen)
-    scheduler = draw(st.sampled_from(Scheduler)) if everything else Scheduler.ROUND_ROBIN
+    scheduler = draw(st.sampled_from(SCHEDULERS)) if everything else Scheduler.ROUND_ROBIN
     source_nat = draw(st.sampled_from(SourceNat))
     impossible = any(takeover_obstacles(scheduler, source_nat, listeners, chosen))
     return Service(

@@ -97,6 +97,10 @@ def test_merged_files_say_the_same(tmp_path: Path) -> None:
         ({"track-file": "/run/lbctl/ready", "exabgp": "/run/exabgp.in"}, True),
         ({"track-file": "ready"}, False),
         ({"other": "/x"}, False),
+        ({"offload": ["eth0", "eth1.100"]}, True),
+        ({"offload": ["eth*"]}, False),
+        ({"offload": ["lo"]}, False),
+        ({"offload": []}, False),
     ],
 )
 def test_the_schema_says_the_same(table: dict[str, str], valid: bool) -> None:

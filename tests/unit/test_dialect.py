@@ -162,9 +162,21 @@ def test_what_became_of_it_counts_more_than_what_nft_takes(
     assert record.reason.startswith("nft writes something else than requested: ip element ")
     # A table without hooks, of which nothing is left.
     assert on.held == {}
-    assert not any("hook" in ran.stdin for ran in on.host.writes)
+    assert not any("hook" in ran.stdin for ran in on.host.writes if "--check" not in ran.argv)
     on = Nft(monkeypatch, version=version, becomes=other_byte_order, refuses=("typeof meta",))
     assert on.spoken == "classic"
+
+
+def test_flowtables_are_asked_for_once_and_never_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    on = Nft(monkeypatch, refuses=("flowtable",))
+    for _ in range(2):
+        can = on.session.capabilities
+        assert (can.dialect, can.offload) == ("modern", False)
+        assert can.offload_refusal.startswith("this host takes no flowtable: nft refused: ")
+        assert can.offload_refusal.endswith(": flowtable flows {")
+    [asked] = [ran for ran in on.host.writes if "flowtable" in ran.stdin]
+    assert "--check" in asked.argv
+    assert Nft(monkeypatch).session.capabilities.offload
 
 
 def test_a_tool_is_probed_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,26 +1,46 @@
 """Direct server return without a kernel: what may be asked for, next hops, and what a change moves."""
 
+import json
 import struct
 from collections.abc import Mapping
 from dataclasses import replace
+from fractions import Fraction
 from ipaddress import ip_address, ip_network
 
 import pytest
 
 from lbctl.config.loader import loads
 from lbctl.config.render import dump
+from lbctl.engine import Session
+from lbctl.engine.inspect.compare import compare
+from lbctl.engine.migrate.intent import imported
 from lbctl.engine.record import hops as recorded_hops
 from lbctl.engine.record.hops import RecordedHops
+from lbctl.engine.record.memory import SessionMemory
 from lbctl.engine.record.next_hops import NextHops, with_next_hops
 from lbctl.errors import IntentError, Unsupported
 from lbctl.host import Completed
 from lbctl.host.fake import FakeHost, Ran
-from lbctl.model import Endpoint, Facts, Family, Forward, Hop, Intent, Scheduler, Service, State, effective
-from lbctl.spi import next_hops
+from lbctl.model import (
+    AnalysedService,
+    Discovered,
+    Endpoint,
+    Facts,
+    Family,
+    Forward,
+    Hop,
+    Intent,
+    Scheduler,
+    Service,
+    State,
+    effective,
+)
+from lbctl.spi import Driver, Selection, next_hops
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
 from lbctl_nftables.advice import moved
 from lbctl_nftables.dialect import CAPABILITIES
+from lbctl_nftables.rivals import ListedRules
 
 OWN, CARD = "02:00:00:00:00:01", "02:00:00:00:01:{:02x}"
 SERVERS = tuple(ip_address(f"192.0.2.{n}") for n in (101, 102, 103))
@@ -259,17 +279,208 @@ def test_an_endpoint_with_a_mac_address_is_another_endpoint() -> None:
         Endpoint(address=SERVERS[0], mac="ff:ff:ff:ff:ff:ff")
 
 
-def test_import_reports_rules_that_send_packets_on_by_mac_address() -> None:
-    rule = (
-        "ip daddr 192.0.2.200 udp dport 53 ether saddr set 02:00:00:00:00:09 ether daddr set numgen inc "
-        'mod 2 map { 0 : 02:00:00:00:00:01, 1 : 02:00:00:00:00:02 } fwd to "eth0"'
+#: How others send frames on at ingress → the endpoint shares, and the codes of findings.
+INGRESS = {
+    "ether saddr set 02:00:00:00:00:09 ether daddr set jhash ip saddr mod 4 seed 0xabc map "
+    "{ 0-2 : 02:00:00:00:00:01, 3 : 02:00:00:00:00:02 } fwd to eth1": (
+        {"mac 02:00:00:00:00:01": Fraction(3, 4), "mac 02:00:00:00:00:02": Fraction(1, 4)},
+        [],
+    ),
+    "ether daddr set numgen inc mod 2 map { 0 : aa:bb:cc:dd:ee:01, 1 : 02:00:00:00:00:02 } fwd to eth1": (
+        {"mac aa:bb:cc:dd:ee:01": Fraction(1, 2), "mac 02:00:00:00:00:02": Fraction(1, 2)},
+        ["per-packet-balancing"],
+    ),
+    "ether daddr set numgen random mod 2 map @cards fwd to eth1": (
+        {"mac 02:00:00:00:00:07": Fraction(1, 2), "mac 02:00:00:00:00:08": Fraction(1, 2)},
+        ["per-packet-balancing"],
+    ),
+    "ether daddr set ip saddr map { 198.51.100.1 : 02:00:00:00:00:01 } fwd to eth1": (
+        {"mac 02:00:00:00:00:01": Fraction(1)},
+        [],
+    ),
+    'fwd to symhash mod 2 map { 0 : "eth1", 1 : "eth2" }': (
+        {"link eth1": Fraction(1, 2), "link eth2": Fraction(1, 2)},
+        [],
+    ),
+    "fwd ip to jhash ip saddr mod 2 seed 0x1 map { 0 : 192.0.2.9, 1 : 192.0.2.10 } device eth1": (
+        {"192.0.2.9": Fraction(1, 2), "192.0.2.10": Fraction(1, 2)},
+        [],
+    ),
+}
+
+
+def ingress(*rules: str, hook: str = "ingress", family: str = "netdev") -> str:
+    body = "\n".join(f"\t\t{rule}" for rule in rules)
+    cards = "type inet_service : ether_addr; elements = { 0 : 02:00:00:00:00:07, 1 : 02:00:00:00:00:08 }"
+    head = f'type filter hook {hook} device "eth0" priority 0; policy accept;'
+    return f"table {family} t {{\n\tmap cards {{ {cards}; }}\n\tchain c {{\n\t\t{head}\n{body}\n\t}}\n}}\n"
+
+
+def shares(found: AnalysedService) -> dict[str, Fraction]:
+    return {each.to: each.share for each in found.backends}
+
+
+@pytest.mark.parametrize("family", ["netdev", "inet"])
+@pytest.mark.parametrize("rule", INGRESS)
+def test_frames_that_existing_rules_send_on_are_read(rule: str, family: str) -> None:
+    reading = nftables.read(ingress(f"ip daddr 192.0.2.200 udp dport 53 {rule}", family=family))
+    assert (reading.accept, reading.unsupported) == (True, ())
+    [found] = reading.services
+    expected, codes = INGRESS[rule]
+    assert shares(found) == expected
+    assert (found.action, found.hooks, found.changes) == ("dsr", ("ingress",), "frame")
+    assert (found.when or {})["iif"] == "eth0"
+    assert [each.code for each in reading.findings] == codes
+    assert found.exact is not bool(codes)
+    # What is known by its MAC address alone is named with its share, and what has an address is imported.
+    made = imported(reading)
+    if "192.0.2.9" in expected:
+        assert [each.to for each in made.intent.services[0].endpoints] == ["192.0.2.9", "192.0.2.10"]
+        assert made.intent.services[0].forward is Forward.DSR
+    else:
+        [(lost, reason)] = made.lost
+        assert lost is found
+        assert all(f"{to} ({share})" in reason for to, share in expected.items())
+
+
+def test_a_rule_of_no_address_is_for_both_families() -> None:
+    text = ingress("udp dport 53 ether daddr set numgen inc mod 2 map @cards fwd to eth1")
+    found = nftables.read(text).services
+    assert {each.family for each in found} == set(Family)
+    # One counter serves both.
+    assert all(not each.exact and "move the counter" in str(each.depends_on) for each in found)
+
+
+@pytest.mark.parametrize(
+    ("rule", "hook"),
+    [
+        ("ether daddr set numgen inc mod 2 map @cards", "ingress"),
+        ("ether daddr set numgen inc mod 2 map @cards dup to eth1", "ingress"),
+        ("dup to numgen inc mod 2 map @cards", "ingress"),
+        ("ether daddr set jhash ip id mod 2 map @cards fwd to eth1", "ingress"),
+        ("ether daddr set numgen inc mod 2 map @cards fwd to numgen inc mod 2 map @links", "ingress"),
+        ("ether daddr set numgen inc mod 2 map @cards fwd to eth1", "egress"),
+    ],
+)
+def test_what_is_chosen_for_frames_and_not_followed_is_reported(rule: str, hook: str) -> None:
+    reading = nftables.read(ingress("tcp dport 22 accept", f"tcp dport 80 {rule}", hook=hook))
+    assert reading.accept
+    assert reading.services == ()
+    assert rule in [each.rule.removeprefix("tcp dport 80 ") for each in reading.unsupported]
+
+
+def test_a_copy_is_reported_and_what_goes_on_is_read() -> None:
+    rule = "ip daddr 192.0.2.200 tcp dport 80"
+    sent = f"{rule} ether daddr set 02:00:00:00:00:01 fwd to eth1"
+    reading = nftables.read(ingress(f"{rule} dup to eth2", sent))
+    assert reading.accept
+    assert [each.what for each in reading.unsupported] == ["dup"]
+    assert [shares(each) for each in reading.services] == [{"mac 02:00:00:00:00:01": 1}]
+
+
+def test_json_of_rules_at_ingress_reads_as_their_text() -> None:
+    pick = {"numgen": {"mode": "inc", "mod": 2, "offset": 0}}
+    cards = {"set": [[0, "02:00:00:00:00:01"], [1, "02:00:00:00:00:02"]]}
+    ether = {"payload": {"protocol": "ether", "field": "daddr"}}
+    port = {"payload": {"protocol": "udp", "field": "dport"}}
+    rule = {
+        "family": "netdev",
+        "table": "t",
+        "chain": "c",
+        "expr": [
+            {"match": {"op": "==", "left": port, "right": 53}},
+            {"mangle": {"key": ether, "value": {"map": {"key": pick, "data": cards}}}},
+            {"fwd": {"dev": "eth1"}},
+        ],
+    }
+    place = {"family": "netdev", "table": "t", "name": "c", "type": "filter", "hook": "ingress"}
+    listed = [
+        {"table": {"family": "netdev", "name": "t"}},
+        {"chain": {**place, "prio": 0, "dev": "eth0", "policy": "accept"}},
+        {"rule": rule},
+    ]
+    chosen = "numgen inc mod 2 map { 0 : 02:00:00:00:00:01, 1 : 02:00:00:00:00:02 }"
+    text = nftables.read(ingress(f"udp dport 53 ether daddr set {chosen} fwd to eth1"))
+    assert compare(nftables.read(json.dumps({"nftables": listed})), text).equal
+
+
+@pytest.mark.parametrize("scheduler", ["round-robin", "random", "source-hash", "maglev"])
+@pytest.mark.parametrize("listen", ["192.0.2.200:80/tcp", "192.0.2.200:53/udp"])
+def test_rules_managed_by_lbctl_read_as_the_service_that_they_are_of(scheduler: str, listen: str) -> None:
+    text = TEXT.replace("192.0.2.200:80/tcp", listen) + f'scheduler = "{scheduler}"\n'
+    reading = nftables.read(rules(service(text)))
+    assert (reading.accept, reading.findings, reading.unsupported) == (True, (), ())
+    [found] = reading.services
+    assert (found.name, found.action, found.exact, found.leak) == ("far", "dsr", True, 0)
+    assert shares(found) == service(text).shares(Family.IPV4)
+    [made] = imported(reading).intent.services
+    assert (made.forward, made.listeners) == (Forward.DSR, service(text).listeners)
+    assert {each.to for each in made.endpoints} == set(map(str, SERVERS))
+    assert reading.untouched_rules == 0
+
+
+def test_rules_at_ingress_act_before_any_translation() -> None:
+    rule = "tcp dport 80 ether daddr set jhash ip saddr mod 2 map @cards fwd to eth1"
+    found = list(ListedRules(ingress(f"ip daddr 192.0.2.200 {rule}"), shared=False).rivals(-100))
+    assert [(each.certain, each.service.dst) for each in found] == [(True, "192.0.2.200")]
+    assert "hook ingress, priority 0" in found[0].rules[0]
+
+
+def discovering(*found: str) -> tuple[Intent, dict[str, Discovered]]:
+    [first, *_] = SERVERS
+    source = '[service.discover]\nsource = "file"\nname = "/e.json"\n'
+    listed = f'endpoints = ["{first}"]\n{source}'
+    intent = loads(TEXT[: TEXT.index("endpoints")] + listed)
+    endpoints = tuple(Endpoint(address=ip_address(each)) for each in found)
+    return intent, {"far": Discovered(source="file", name="/e.json", endpoints=endpoints, good=0.0)}
+
+
+def test_a_discovered_endpoint_that_does_not_answer_stays_out_and_the_others_go_on() -> None:
+    kernel, known = Neighbours(), NextHops()
+    kernel.silent = {"192.0.2.103"}
+    intent, answers = discovering("192.0.2.102", "192.0.2.103")
+    known.resolve(kernel.host, intent, answers)
+    found = effective(intent, Facts(found=answers, hops=known.found, unreachable=known.unreachable))
+    known.require(found.intent)
+    [carried] = found.intent.services
+    assert [each.to for each in carried.ready(Family.IPV4)] == ["192.0.2.101", "192.0.2.102"]
+    assert "does not answer on eth0" in str(found.reason("far", carried.endpoints[2]))
+    # What is watched changes as soon as it answers.
+    before = known.look(kernel.host)
+    kernel.silent.clear()
+    kernel.host.uptime += 60
+    known.look(kernel.host)
+    assert known.look(kernel.host) != before
+    known.resolve(kernel.host, intent, answers)
+    again = effective(intent, Facts(found=answers, hops=known.found, unreachable=known.unreachable), found)
+    assert len(again.intent.services[0].ready(Family.IPV4)) == 3
+    # An endpoint of the file is still an error of the file.
+    kernel.known.clear()
+    kernel.silent = {"192.0.2.101"}
+    fresh = NextHops()
+    fresh.resolve(kernel.host, intent, answers)
+    facts = Facts(found=answers, hops=fresh.found, unreachable=fresh.unreachable)
+    with pytest.raises(IntentError, match=r"192\.0\.2\.101: it does not answer"):
+        fresh.require(effective(intent, facts).intent)
+
+
+def test_a_step_leaves_out_a_discovered_endpoint_without_a_next_hop() -> None:
+    kernel = Neighbours()
+    kernel.silent = {"192.0.2.103"}
+    intent, answers = discovering("192.0.2.102", "192.0.2.103")
+    probe = nftables.probe(FakeHost())
+    driver = Driver(name="nft", store="nftables", usable=True, reason="usable")
+    session = Session(
+        host=kernel.host,
+        candidates=(),
+        choice=Selection(backend=nftables, driver=driver, probe=probe, reason="asked for"),  # type: ignore[arg-type]
+        memory=SessionMemory(kernel.host),
     )
-    hook = 'type filter hook ingress device "eth0" priority 0; policy accept;'
-    found = nftables.read(f"table netdev balance {{\n\tchain ingress {{\n\t\t{hook}\n\t\t{rule}\n\t}}\n}}\n")
-    assert found.services == ()
-    [unsupported] = found.unsupported
-    assert unsupported.rule == rule
-    assert "names no endpoint" in unsupported.reason
+    session.memory.found[intent.owner] = answers
+    carried = session.effective(intent).intent
+    session.next_hops(intent.owner).require(carried)
+    [found] = nftables.lift(nftables.compile(carried, CAPABILITIES)).services
+    assert found.shares == dict.fromkeys(["192.0.2.101", "192.0.2.102"], Fraction(1, 2))
 
 
 def test_rules_are_rendered_for_the_host_that_knows_the_next_hops() -> None:

@@ -106,7 +106,18 @@ def test_everything_about_services_can_be_published() -> None:
 #: What a host decides for itself: the fields that are not published. A field that the model learns makes
 #: this test fail until someone decides where it belongs.
 PRIVATE = {
-    "Intent": {"owner", "mark", "announce", "etcd", "docker", "consul", "kubernetes", "follow", "hosts"},
+    "Intent": {
+        "owner",
+        "mark",
+        "announce",
+        "offload",
+        "etcd",
+        "docker",
+        "consul",
+        "kubernetes",
+        "follow",
+        "hosts",
+    },
     "Service": {"limits", "hops", "deals"},
     # Packets to an endpoint within the bounds would go to any host of the segment.
     "Endpoint": {"mac"},
@@ -139,6 +150,7 @@ ETCD = EtcdAccess(endpoints=("https://192.0.2.9:2379",))
         (replace(of(WEB), owner="other"), "`owner`"),
         (replace(of(WEB), mark=0x30), "`mark`"),
         (replace(of(WEB), announce=Announcements(track_file="/run/x")), "`announce`"),
+        (replace(of(WEB), offload=("eth0",)), "`offload`"),
         (replace(of(WEB), etcd=ETCD), "`etcd`"),
         (replace(of(WEB), docker=DockerAccess()), "`docker`"),
         (replace(of(WEB), consul=ConsulAccess()), "`consul`"),

@@ -375,6 +375,9 @@ class _Registers:
         name = self._sets.interface(index)
         self._statements.append(f'fwd to "{name}"' if name is not None else f"fwd to {index}")
 
+    def flow(self, fields: Mapping[int, bytes]) -> None:
+        self._statements.append(f"flow add @{netlink.text(fields[1])}")
+
     def dynset(self, fields: Mapping[int, bytes]) -> None:
         operation = ("add", "update", "delete")[netlink.number(fields[3])]
         name = netlink.text(fields[1])
@@ -468,6 +471,7 @@ _EXPRESSIONS: Mapping[str, Callable[[_Registers, Mapping[int, bytes]], None]] = 
     "ct": _Registers.conntrack,
     "dynset": _Registers.dynset,
     "fib": _Registers.fib,
+    "flow_offload": _Registers.flow,
     "fwd": _Registers.forward,
     "hash": _Registers.hash,
     "immediate": _Registers.immediate,

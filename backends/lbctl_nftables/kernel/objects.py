@@ -64,7 +64,9 @@ _SET_COUNT = 20
 _DESCRIPTION_SIZE, _LIST_MEMBER, _EXPRESSION_NAME = 1, 1, 1
 #: NFTA_OBJ_…, NFTA_FLOWTABLE_…
 _OBJECT_TABLE, _OBJECT_NAME, _OBJECT_TYPE = 1, 2, 3
-_FLOWTABLE_TABLE, _FLOWTABLE_NAME = 1, 2
+_FLOWTABLE_TABLE, _FLOWTABLE_NAME, _FLOWTABLE_HOOK, _FLOWTABLE_FLAGS = 1, 2, 3, 7
+#: NFTA_FLOWTABLE_HOOK_DEVS; the other attributes of the hook have the numbers of those of a chain's.
+_FLOWTABLE_DEVICES, _DEVICE_NAME = 3, 1
 
 
 class KernelTable(NamedTuple):
@@ -94,6 +96,34 @@ class KernelChain:
 
     name: str
     hook: KernelHook | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelFlowtable:
+    """A flowtable. The hook is NF_NETDEV_…, devices are attributes NFTA_DEVICE_…, flags NFT_FLOWTABLE_…."""
+
+    name: str
+    hook: int
+    priority: int
+    devices: tuple[tuple[int, bytes], ...]
+    flags: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its interfaces."""
+        return tuple(netlink.text(name) for kind, name in self.devices if kind == _DEVICE_NAME)
+
+    @property
+    def more(self) -> str:
+        """What it has that nothing of lbctl's has; "" for nothing."""
+        others = [f"[device {kind}={name.hex()}]" for kind, name in self.devices if kind != _DEVICE_NAME]
+        return " ".join(
+            [
+                *([f"[hook {self.hook}]"] if self.hook else []),
+                *([f"[flags {self.flags:#x}]"] if self.flags else []),
+                *others,
+            ]
+        )
 
 
 class KernelRule(NamedTuple):
@@ -291,15 +321,26 @@ def _statements(fields: Mapping[int, bytes]) -> Iterator[str]:
 
 
 def others(host: Host, table: KernelTable) -> Iterator[tuple[str, str]]:
-    """Yield the kind and the name of each object of a table that is no chain, rule, set or map."""
+    """Yield the kind and the name of each object of a table: counters, quotas and the like."""
     filters = netlink.name(_OBJECT_TABLE, table.name)
     for message in netlink.dump(host, netlink.GET_OBJECT, netlink.NEW_OBJECT, table.family, filters):
         fields = netlink.attributes(message.body)
         if netlink.text(fields[_OBJECT_TABLE]) == table.name:
             kind = netlink.number(fields.get(_OBJECT_TYPE, b""))
             yield _OBJECT_KINDS.get(kind, f"object-{kind}"), netlink.text(fields[_OBJECT_NAME])
+
+
+def flowtables(host: Host, table: KernelTable) -> Iterator[KernelFlowtable]:
+    """Yield the flowtables of a table."""
     filters = netlink.name(_FLOWTABLE_TABLE, table.name)
     for message in netlink.dump(host, netlink.GET_FLOWTABLE, netlink.NEW_FLOWTABLE, table.family, filters):
         fields = netlink.attributes(message.body)
         if netlink.text(fields[_FLOWTABLE_TABLE]) == table.name:
-            yield "flowtable", netlink.text(fields[_FLOWTABLE_NAME])
+            hook = netlink.attributes(fields[_FLOWTABLE_HOOK])
+            yield KernelFlowtable(
+                name=netlink.text(fields[_FLOWTABLE_NAME]),
+                hook=netlink.number(hook[_HOOK_NUMBER]),
+                priority=int.from_bytes(hook[_HOOK_PRIORITY], "big", signed=True),
+                devices=tuple(netlink.each(hook.get(_FLOWTABLE_DEVICES, b""))),
+                flags=netlink.number(fields.get(_FLOWTABLE_FLAGS, b"")),
+            )

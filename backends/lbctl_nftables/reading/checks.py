@@ -47,24 +47,14 @@ def of_document(found: Document) -> None:
                     found.log.find("duplicate-rules", rule, message, [rule.text])
 
 
-#: Direct server return.
-_SENT_ON = " fwd to "
-
-
 def of_others(found: Document) -> None:
     """Report what tables of other families pick: they are not followed."""
     for chain in _chains(found):
-        if chain.family in {"ip", "ip6", "inet"}:
+        if chain.family in {"ip", "ip6", "inet", "netdev"}:
             continue
         for rule in chain.rules:
             if any(isinstance(each, Unknown) or picks(each) for each in rule.statements):
-                reason = f"rules of family {chain.family} are not followed"
-                if _SENT_ON in rule.text:
-                    reason = (
-                        "a MAC address names no endpoint: write its address, in a service with "
-                        '`forward = "dsr"`'
-                    )
-                found.log.cannot(rule, chain.family, reason)
+                found.log.cannot(rule, chain.family, f"rules of family {chain.family} are not followed")
 
 
 def _chains(found: Document) -> Iterator[NftChain]:

@@ -68,6 +68,8 @@ class NftChain:
     hook: str = ""
     priority: int = 0
     policy: str = "accept"
+    #: The interfaces at which the kernel calls it; () for all, or where its hook has none.
+    devices: tuple[str, ...] = ()
     declared: bool = False
     #: Its family, table and name.
     place: str = ""
@@ -390,6 +392,7 @@ def _declare(chain: NftChain, words: Sequence[str]) -> bool:
     match words:
         case ["type", kind, "hook", hook, *rest] if "priority" in rest:
             chain.kind, chain.hook = kind, hook
+            chain.devices = _devices(rest[: rest.index("priority")])
             chain.priority = _priority(rest[rest.index("priority") + 1 :])
         case ["policy", ("accept" | "drop") as policy]:
             chain.policy = policy
@@ -398,6 +401,13 @@ def _declare(chain: NftChain, words: Sequence[str]) -> bool:
         case _:
             return False
     return True
+
+
+def _devices(words: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of `device eth0` or `devices = { eth0, eth1 }`."""
+    if words[:1] not in (["device"], ["devices"]):
+        return ()
+    return tuple([unquoted(word) for word in words[1:] if word not in {"=", "{", ",", "}"}])
 
 
 def _priority(words: Sequence[str]) -> int:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 #: nft's own words for a table that iptables-nft made.
 _OF_IPTABLES = " is managed by iptables-nft, do not touch!"
-_FAMILIES = {"ip", "ip6", "inet"}
+_FAMILIES = {"ip", "ip6", "inet", "netdev"}
 
 
 class Listed(NamedTuple):

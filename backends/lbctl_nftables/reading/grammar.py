@@ -18,6 +18,8 @@ from lbctl_nftables.reading.syntax import (
     Concat,
     Element,
     Field,
+    Forwarding,
+    FrameStatement,
     Lookup,
     MarkStatement,
     Masked,
@@ -159,6 +161,11 @@ _AFTER_FAMILY = {"to", "addr", "prefix", "interval"}
 #: What stands behind an element that has nothing beside its key and data.
 _BEHIND_ELEMENT = frozenset({":", ",", "}"})
 _MARKS = frozenset({"mark", "ct mark"})
+#: Fields of MAC addresses, by name and by place; True for those that hold the destination's.
+_FRAME: Mapping[str, bool] = {
+    "ether daddr": True, "ether saddr": False, "@ ll , 0 , 48": True, "@ ll , 48 , 48": False,
+    "@ ll , 0 , 96": True,
+}  # fmt: skip
 _FLAGS = frozenset({"random", "fully-random", "persistent"})
 _NO_FLAGS: frozenset[str] = frozenset()
 #: Words of statements behind a mark that is computed in a way that is not known.
@@ -318,6 +325,8 @@ class Grammar:
         if word == "reject":
             self._skip_to()
             return NftVerdict("drop")
+        if word == "fwd":
+            return self._forwarding()
         if word in _LIMITS and (text := self._shaped(_LIMITS[word])) is not None:
             return RateLimit(text.removesuffix(_DEFAULT_BURST))
         return self._update(self._take()) if word in _UPDATES else self._about_packet()
@@ -381,6 +390,16 @@ class Grammar:
             flags.add(self._take())
         return Nat(kind, address, port, family, frozenset(flags - {","}) if flags else _NO_FLAGS)
 
+    def _forwarding(self) -> Forwarding:
+        self._expect("fwd")
+        family = self._take() if self._next in {"ip", "ip6"} else ""
+        self._expect("to")
+        target = self._operand()
+        if not family:
+            return Forwarding(target)
+        self._expect("device")
+        return Forwarding(self._operand(), target, family)
+
     def _leads(self, kind: str) -> bool:
         """Return True if an endpoint follows; `dnat 10.0.0.1:80` and `redirect :80` need no `to`."""
         if self._taken("to") or self._next == ":":
@@ -440,8 +459,10 @@ class Grammar:
             raise UnsupportedSyntax(self._next)
         return Relational(source, op, members, sys.intern(self._text(begin)))
 
-    def _assignment(self, field: Field) -> MarkStatement | None:
+    def _assignment(self, field: Field) -> MarkStatement | FrameStatement | None:
         begin = self._at
+        if (daddr := _FRAME.get(field.name)) is not None:
+            return FrameStatement(daddr, self._operand())
         value: Operand | Computed | None
         try:
             value = self._computed()
@@ -506,9 +527,15 @@ class Grammar:
 
     def _source(self) -> Source:
         """Read what a statement is about: a field, some bits of it, several fields, or a picked number."""
+        begin = self._at
         if self._next in _PICKING:
-            return self._pick()
-        field = self._field()
+            pick = self._pick()
+            if self._next != ".":
+                return pick
+            # A hash as one part of a key, such as one of both addresses of IPv6.
+            field = Field(self._text(begin))
+        else:
+            field = self._field()
         if self._next == ".":
             parts = [field]
             while self._taken("."):

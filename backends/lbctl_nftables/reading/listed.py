@@ -74,6 +74,7 @@ def _object(document: Document, entry: Json) -> None:  # noqa: C901, PLR0912 (a 
             base.kind, base.hook = str(value.get("type", "")), str(value.get("hook", ""))
             base.priority = value["prio"] if isinstance(value.get("prio"), int) else 0
             base.policy = str(value.get("policy", "accept"))
+            base.devices = tuple([dev for dev in _listed(value.get("dev")) if isinstance(dev, str)])
         case "rule":
             name = value.get("chain")
             expressions = value.get("expr", [])
@@ -213,6 +214,8 @@ def _statement(statement: Json, depth: int) -> list[str]:
         case {"map": {"op": str(op), "elem": element, "data": data, "map": str(name)}}:
             pair = [*_value(element, depth), ":", *_value(data, depth)]
             return [op, "@", name.removeprefix("@"), "{", *pair, "}"]
+        case {"fwd": {"dev": device, **rest}} | {"dup": {"dev": device, **rest}}:
+            return _sent(next(iter(statement)), device, rest, depth)
         case {"limit": {"rate": rate, "per": per, **rest}}:
             return _limit(str(rate), str(per), rest)
         case {"quota": {"val": value, "val_unit": str(unit), **rest}}:
@@ -221,6 +224,13 @@ def _statement(statement: Json, depth: int) -> list[str]:
             # A statement that nft 1.0.6 has no JSON for comes as text.
             return split(statement)
     return _unknown(statement)
+
+
+def _sent(kind: str, device: Json, rest: dict[Any, Json], depth: int) -> list[str]:
+    if "addr" not in rest:
+        return [kind, "to", *_value(device, depth)]
+    family = [rest["family"]] if isinstance(rest.get("family"), str) else []
+    return [kind, *family, "to", *_value(rest["addr"], depth), "device", *_value(device, depth)]
 
 
 def _limit(rate: str, per: str, rest: dict[Any, Json]) -> list[str]:

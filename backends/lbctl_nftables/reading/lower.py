@@ -13,6 +13,7 @@ from lbctl_netfilter.conditions import EVERY_BIT, EVERY_FLAG, YES, fact, mark_of
 from lbctl_netfilter.draft import Draft
 from lbctl_netfilter.index import reach
 from lbctl_netfilter.ir import (
+    INGRESS,
     Act,
     Base,
     Branch,
@@ -28,7 +29,8 @@ from lbctl_netfilter.ir import (
 from lbctl_netfilter.marks import Marking
 from lbctl_netfilter.source_nat import BACK
 from lbctl_nftables import layout
-from lbctl_nftables.reading import symbols, syntax
+from lbctl_nftables.reading import frames, symbols, syntax
+from lbctl_nftables.reading.frames import Frames
 from lbctl_nftables.reading.grammar import FLAGS, number
 from lbctl_nftables.reading.lookups import Lookups, either_port, only
 from lbctl_nftables.reading.picks import condition_pick, pick_of, within
@@ -36,6 +38,8 @@ from lbctl_nftables.reading.syntax import (
     ANYTHING,
     Computed,
     Field,
+    Forwarding,
+    FrameStatement,
     Lookup,
     Masked,
     Nat,
@@ -65,6 +69,8 @@ if TYPE_CHECKING:
 
 #: The family of tables of both.
 _BOTH = "inet"
+#: Families of tables whose rules are for IPv4 and IPv6.
+_SHARED = frozenset({_BOTH, "netdev"})
 #: How chains of one service are called, by lbctl and by kube-proxy.
 SERVICE = "service-"
 #: Where the kernel takes translations of destinations, and those of sources.
@@ -106,7 +112,7 @@ def program(found: Document, family: Family, rules: int) -> FamilyProgram:
     bases: list[Base] = []
     whole = False
     for table in found.tables.values():
-        if table.family not in {layout.WORD[family], _BOTH}:
+        if table.family not in {layout.WORD[family], *_SHARED}:
             continue
         lowering = _Lowering(table, family)
         for chain in table.chains.values():
@@ -123,6 +129,12 @@ def misplaced(made: FamilyProgram) -> list[tuple[Rule, Opaque]]:
     for base in made.bases:
         for rule in made.chains[base.chain].rules:
             if not rule.action:
+                continue
+            if rule.action == frames.ACTION:
+                if base.hook == INGRESS:
+                    continue
+                found.append((rule, Opaque("fwd", f"what is sent on at hook {base.hook} is not followed")))
+                rule.refused, rule.act, rule.switch = True, Act.GO_ON, None
                 continue
             places = HOOKS_OF[rule.action in {"dnat", "redirect"}]
             if base.kind != "nat" or (base.hook not in places and rule.target != "masquerade"):
@@ -157,6 +169,9 @@ class _Lowering:
         self._own = layout.owner_of(table.family, table.name) is not None
         both = table.family == _BOTH
         self._translations = Translations(self._lookups, family, both=both, make=self._make)
+        self._frames = Frames(self._lookups, family, own=self._own, make=self._make)
+        #: What the hook of the chain that is lowered asks of all packets.
+        self._of_hook: tuple[Condition, ...] = ()
         #: The rule that is lowered, the number of its statement, and the rules of the engine so far.
         self._rule: document.NftRule
         self._number = 0
@@ -169,6 +184,7 @@ class _Lowering:
     def chain(self, chain: document.NftChain) -> Chain:
         """Return a chain as the engine has it."""
         self._made = []
+        self._of_hook = self._arriving(chain)
         for rule in chain.rules:
             self._rule = rule
             self._lower_rule(rule)
@@ -182,6 +198,13 @@ class _Lowering:
             service=chain.name.removeprefix(SERVICE) if chain.name.startswith(SERVICE) else None,
             own=self._own,
         )
+
+    def _arriving(self, chain: document.NftChain) -> tuple[Condition, ...]:
+        """Return the condition that frames arrive at one of a chain's interfaces."""
+        if chain.hook != INGRESS or not chain.devices:
+            return ()
+        found = condition("iif", chain.devices, self._family)
+        return (found,) if found is not None else ()
 
     def _lower_rule(self, rule: document.NftRule) -> None:
         draft, asked = self._head(rule)
@@ -205,6 +228,9 @@ class _Lowering:
         The rungs of a ladder begin alike, and have one selector.
         """
         draft, texts = Draft(self._family), []
+        if self._of_hook:
+            ask(draft, self._of_hook)
+            return draft, 0
         for statement in rule.statements:
             if not isinstance(statement, Relational) or statement.text not in self._known:
                 break
@@ -230,13 +256,19 @@ class _Lowering:
         self._made.append(rule)
         return rule
 
-    def _statement(self, draft: Draft, statement: Statement) -> Sequence[Draft]:
+    def _statement(  # noqa: C901, PLR0912 (a case for each kind)
+        self, draft: Draft, statement: Statement
+    ) -> Sequence[Draft]:
         try:
             match statement:
                 case Relational():
                     return self._match(draft, statement)
                 case Nat():
                     self._translations.lower(draft, statement, self._at)
+                case FrameStatement():
+                    return self._frame(draft, statement)
+                case Forwarding():
+                    self._frames.lower(draft, self._rule.statements, self._number, self._at)
                 case NftVerdict():
                     self._verdict(draft, statement)
                 case Vmap():
@@ -258,7 +290,9 @@ class _Lowering:
         except UnsupportedSyntax as unsupported:
             text = str(unsupported)
             self._opaque(draft, text[:40], f"not understood: {text[:80]}")
-            if not isinstance(statement, (Vmap, Nat)):
+            if isinstance(statement, Forwarding):
+                draft.remarks += ("elsewhere",)
+            if not isinstance(statement, (Vmap, Nat, Forwarding)):
                 return (draft,)
             self._make(draft, Act.UNKNOWN, type(statement).__name__.lower())
         return ()
@@ -300,6 +334,13 @@ class _Lowering:
             self._make(draft, Act.GO_ON)
             return
         self._make(draft, Act.UNKNOWN, head)
+
+    def _frame(self, draft: Draft, statement: FrameStatement) -> Sequence[Draft]:
+        """Leave MAC addresses to the `fwd` behind them; what stays on this host is not balanced by them."""
+        if isinstance(statement.value, tuple) or frames.sends(self._rule.statements, self._number):
+            return (draft,)
+        draft.remarks += ("elsewhere",)
+        return self._opaque(draft, "ether", "MAC addresses that are chosen and not sent on are not followed")
 
     # -- conditions
 

@@ -9,7 +9,7 @@ from lbctl.model import Analysis, Family
 from lbctl_netfilter.analyse import Analyser
 from lbctl_netfilter.budget import uncollected
 from lbctl_netfilter.log import Log, Place
-from lbctl_nftables.reading import checks
+from lbctl_nftables.reading import checks, frames
 from lbctl_nftables.reading.corrections import NftCorrections
 from lbctl_nftables.reading.document import read_text
 from lbctl_nftables.reading.listed import read_json
@@ -65,6 +65,9 @@ def read_document(document: Document, size: int) -> Analysis:
             for rule in chain.rules:
                 if rule.opaque and "elsewhere" in rule.remarks:
                     analysis.lose(rule, *rule.opaque)
+                elif rule.action == frames.ACTION:
+                    # It may be for later packets of connections alone, which are not followed.
+                    analysis.touch(rule)
         analysis.add(made)
     analysis.finish()
     checks.of_others(document)

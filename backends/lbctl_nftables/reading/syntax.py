@@ -144,6 +144,23 @@ class Nat:
 
 
 @dataclass(frozen=True, slots=True)
+class FrameStatement:
+    """Writes MAC addresses of a frame: `daddr` is True if the destination's is among them."""
+
+    daddr: bool
+    value: Operand
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarding:
+    """`fwd`: sends a packet out by a link, to a neighbour of some family if one is given."""
+
+    device: Operand
+    address: Operand | None = None
+    family: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class MarkStatement:
     """`where` is `meta` or `ct`. No value: one that depends on the packet."""
 
@@ -176,10 +193,21 @@ class Unknown:
     text: str
 
 
-Statement: TypeAlias = Relational | Vmap | NftVerdict | Nat | MarkStatement | Update | RateLimit | Unknown
+Statement: TypeAlias = (
+    Relational
+    | Vmap
+    | NftVerdict
+    | Nat
+    | FrameStatement
+    | Forwarding
+    | MarkStatement
+    | Update
+    | RateLimit
+    | Unknown
+)
 
 
 def picks(statement: Statement) -> bool:
     """Return True for a statement that picks a number."""
-    parts = [getattr(statement, name, None) for name in ("key", "value", "address", "port")]
+    parts = [getattr(statement, name, None) for name in ("key", "value", "address", "port", "device")]
     return any(isinstance(getattr(part, "key", part), NumberExpression) for part in parts)

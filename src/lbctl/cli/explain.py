@@ -108,7 +108,12 @@ def explain(
     elif output is Format.JSON:
         print_json(explanation(connection, ways))
     else:
-        print("\n\n".join(_text(way, connection, Style(color)) for way in ways) or "no rule balances it")
+        known = "that is understood " if any(each.unsupported for each in readings.values()) else ""
+        texts = [_text(way, connection, Style(color)) for way in ways] or [f"no rule {known}balances it"]
+        print("\n\n".join(texts))
+    for name, reading in readings.items() if not ways else ():
+        for line in _unknown(name, reading):
+            say(line)
     for name in refused:
         say(f"lbctl: {inert(name)} cannot be trusted as a ruleset; see lbctl import")
     if refused:
@@ -171,6 +176,18 @@ def _readings(host: Host, source: str | None, backend: str) -> dict[str, Analysi
     from lbctl.cli.work import read_rules_of, read_stores
 
     return {source: read_rules_of(host, source, backend=backend)} if source is not None else read_stores(host)
+
+
+def _unknown(source: str, reading: Analysis) -> Iterator[str]:
+    """Yield the rules that may match all the same, since they are not understood."""
+    from lbctl.model import inert
+
+    rules = reading.unsupported
+    for rule in rules[:_TOLD]:
+        why = inert(rule.reason)
+        yield f"lbctl: {inert(source)}, line {rule.line}, may match: {inert(rule.rule)} ({why})"
+    if len(rules) > _TOLD:
+        yield f"lbctl: {inert(source)}: {len(rules) - _TOLD} more rules may match; see lbctl import"
 
 
 def _text(way: Trace, connection: Connection, style: Style) -> str:

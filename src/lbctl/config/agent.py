@@ -11,9 +11,11 @@ from lbctl.config.checks import FILE_SCHEMA, file_of
 from lbctl.config.table import ABSENT, TableModel, no_default, whole
 from lbctl.model import Announcements
 
+_DEVICE = whole(r"(?!lo$)[A-Za-z0-9_][A-Za-z0-9_.@-]{0,14}")
+
 
 class AgentTable(TableModel):
-    """What the agent reports to other programs of this host."""
+    """What the agent reports to other programs of this host, and what the kernel forwards by a flowtable."""
 
     track_file: Annotated[Any, file_of("track-file"), WithJsonSchema(FILE_SCHEMA)] = Field(
         default=ABSENT,
@@ -41,18 +43,34 @@ class AgentTable(TableModel):
         json_schema_extra=no_default,
     )
 
+    offload: list[
+        Annotated[Any, PlainValidator(values.device), WithJsonSchema({"type": "string", "pattern": _DEVICE})]
+    ] = Field(
+        default=ABSENT,
+        min_length=1,
+        max_length=values.MAX_INTERFACES,
+        description="The network interfaces between which the kernel forwards established connections to "
+        "endpoints on other hosts by a flowtable, past all rules. nftables only.",
+        json_schema_extra=no_default,
+    )
+
     @model_validator(mode="after")
-    def _routes_need_a_pipe(self) -> Self:
+    def _fits_together(self) -> Self:
         if self.exabgp_routes and not self.exabgp:
             raise values.InvalidValue(
                 "`exabgp-routes` without `exabgp`: no program announces them",
                 'add its named pipe, e.g. `exabgp = "/run/exabgp.in"`',
             )
+        if self.offload and len(set(self.offload)) < len(self.offload):
+            raise values.InvalidValue("`offload` names an interface twice", "name each once")
         return self
 
 
-def announcements_of(table: object) -> Announcements:
-    """Return what a table stands for; raises pydantic's `ValidationError` for mistakes in it."""
+def fields_of(table: object) -> dict[str, Any]:
+    """Return the fields of an `Intent` that a table gives; raises pydantic's `ValidationError`."""
     found = AgentTable.model_validate(table)
     routes = tuple(found.exabgp_routes or ())
-    return Announcements(track_file=found.track_file, exabgp=found.exabgp, exabgp_routes=routes)
+    return {
+        "announce": Announcements(track_file=found.track_file, exabgp=found.exabgp, exabgp_routes=routes),
+        "offload": tuple(sorted(found.offload or ())),
+    }

@@ -39,6 +39,7 @@ _LISTS = {
     "exclude": 'write a list: `exclude = ["203.0.113.11"]`',
     "check": 'write `check = "tcp"`, or a table opened with [service.check]',
     "health": "write a table, opened with [service.health]",
+    "offload": 'write a list: `offload = ["eth0", "eth1"]`',
     "agent": "write a table, opened with [agent]",
     "discover": "write a table, opened with [service.discover]",
     **{key: f"write a table, opened with [{key}]" for key in (*access.TABLES, "follow")},
@@ -54,6 +55,7 @@ _EMPTY_LISTS = {
     "exclude": ("no address is left alone", "leave `exclude` out"),
     "listen-within": ("no listener would be accepted", "name the networks of the listeners"),
     "endpoints-within": ("no endpoint would be accepted", "name the networks of the endpoints"),
+    "offload": ("no connection would be offloaded", "leave `offload` out"),
     "within": ("no address would be right", "leave `within` out for the default"),
 }
 _RANGES = {
@@ -95,7 +97,9 @@ def explain(error: ErrorDetails) -> tuple[str, str]:
             return f"`{key}` is empty: {effect}", hint
         case "too_long":
             most = error["ctx"]["max_length"]
-            return f"`{key}` has more than {most} entries", 'a name that ends in *, like "ppp*", is many'
+            many = 'a name that ends in *, like "ppp*", is many'
+            hint = "name those of clients and endpoints" if key == "offload" else many
+            return f"`{key}` has more than {most} entries", hint
         case "model_type" | "model_attributes_type" | "dict_type":
             return f"`{key}` holds {show(value)}, not a table", _LISTS.get(key, "write a table")
         case "bool_type":

@@ -66,8 +66,6 @@ _COMMON: Mapping[str, Callable[[object], str]] = {
     "mark": show_mark,
     **dict.fromkeys(("agent", "follow", "hosts", *_ACCESS), lambda _: "table"),
 }
-#: Keys that the intent calls by another name.
-_FIELDS = {"agent": "announce"}
 _FAMILY = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
 #: What makes `takeover` impossible → the key behind it, why, and what to write.
 _OBSTACLES: Mapping[Obstacle, tuple[str, str, str]] = {
@@ -419,8 +417,9 @@ def _merge(sources: Iterable[SourceText], report: _Report, order: Sequence[str] 
         ranks = {file: rank for rank, file in enumerate(order)}
         problems = sorted(report.problems, key=lambda p: (ranks.get(p.file, 0), p.line))
         raise IntentError(summary(problems), problems=tuple(problems))
-    fields = {_FIELDS.get(key, key): value for key, (value, _) in common.items()}
-    return Intent(services=tuple(services), **fields)
+    fields = {key: value for key, (value, _) in common.items()}
+    agent = fields.pop("agent", {})
+    return Intent(services=tuple(services), **agent, **fields)
 
 
 def _read_tables(origin: SourceText, drafts: list[_Draft], report: _Report) -> dict[str, Any]:
@@ -441,10 +440,10 @@ def _common(
     """Return what a document says of what all files have in common, but for the keys that are `bad`."""
     found = {key: data[key] for key in _COMMON if key in data and key not in bad}
     if (table := found.pop("agent", None)) is not None:
-        from lbctl.config.agent import announcements_of  # as those of checks
+        from lbctl.config.agent import fields_of  # as those of checks
 
         with _noting(origin, ("agent",), "", report):
-            found["agent"] = announcements_of(table)
+            found["agent"] = fields_of(table)
     for key in _ACCESS:
         if (table := found.pop(key, None)) is not None:
             from lbctl.config.access import access_of  # as those of checks

@@ -74,7 +74,7 @@ def parts(intent: Intent, comments: Mapping[str, Sequence[str]] | None = None) -
         head.append(f"owner = {quote(intent.owner)}")
     if intent.mark != DEFAULT_MARK:
         head.append(f"mark = 0x{intent.mark:x}")
-    head += _agent(intent.announce)
+    head += _agent(intent.announce, intent.offload)
     for table in ("etcd", "docker", "consul", "kubernetes"):
         head += _access(table, getattr(intent, table))
     head += _follow(intent.follow)
@@ -86,8 +86,8 @@ def parts(intent: Intent, comments: Mapping[str, Sequence[str]] | None = None) -
         yield "\n".join(["", *notes, *_service(service), ""])
 
 
-def _agent(announce: Announcements) -> Iterator[str]:
-    if announce == NO_ANNOUNCEMENTS:
+def _agent(announce: Announcements, offload: Sequence[str]) -> Iterator[str]:
+    if announce == NO_ANNOUNCEMENTS and not offload:
         return
     yield "[agent]"
     if announce.track_file is not None:
@@ -96,6 +96,8 @@ def _agent(announce: Announcements) -> Iterator[str]:
         yield f"exabgp = {quote(announce.exabgp)}"
     if announce.exabgp_routes:
         yield f"exabgp-routes = {_list([quote(_network(route)) for route in announce.exabgp_routes])}"
+    if offload:
+        yield f"offload = {_list([quote(name) for name in offload])}"
 
 
 def _hosts(hosts: Mapping[str, str]) -> Iterator[str]:

@@ -283,7 +283,7 @@ class IntentTable(TableModel):
     )
     agent: Any = Field(
         default=ABSENT,
-        description="What the agent reports to other programs of this host.",
+        description="What the agent reports to other programs of this host, and offload.",
         json_schema_extra=no_default,
     )
     etcd: Any = _access("etcd")

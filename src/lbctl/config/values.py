@@ -290,6 +290,14 @@ def interface(value: object) -> str:
     raise InvalidValue(f"{what} is not the name of an interface", _INTERFACE_HINT)
 
 
+def device(value: object) -> str:
+    """Return the name of a network interface that packets can arrive on."""
+    name = interface(value)
+    if name.endswith("*"):
+        raise InvalidValue(f"interface {show(value)} stands for several", "name each of them")
+    return name
+
+
 def mac(value: object) -> str:
     """Return a MAC address in the kernel's spelling."""
     hint = 'for example "52:54:00:12:34:56"'

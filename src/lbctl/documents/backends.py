@@ -46,6 +46,7 @@ class CapabilitiesDocument(TypedDict):
     port_ranges: bool
     kept_ports: bool
     takeover: bool
+    offload: bool
 
 
 class BackendDocument(TypedDict):
@@ -115,5 +116,6 @@ def _backend(candidate: Candidate, counts: Sequence[RuleCounts]) -> BackendDocum
             port_ranges=can.port_ranges,
             kept_ports=can.kept_ports,
             takeover=can.takeover,
+            offload=can.offload,
         ),
     )

@@ -134,7 +134,7 @@ if TYPE_CHECKING:
     from lbctl.model.rotation import bypassed, period
     from lbctl.model.schedule import shares, slot_count
     from lbctl.model.shift import Shift
-    from lbctl.model.takeover import Guarded, guarded, table_digests
+    from lbctl.model.takeover import Guarded, guarded, reply_places, table_digests
     from lbctl.model.text import UNITS, duration, inert
     from lbctl.model.verdict import MAX_RESULT, Health, Judgement, KeptBy, Verdict, Verdicts, judge
 
@@ -267,7 +267,7 @@ _HOMES = {
     "rotation": ("bypassed", "period"),
     "schedule": ("shares", "slot_count"),
     "shift": ("Shift",),
-    "takeover": ("Guarded", "guarded", "table_digests"),
+    "takeover": ("Guarded", "guarded", "reply_places", "table_digests"),
     "text": ("UNITS", "duration", "inert"),
     "verdict": ("MAX_RESULT", "Health", "Judgement", "KeptBy", "Verdict", "Verdicts", "judge"),
 }
@@ -409,6 +409,7 @@ __all__ = [
     "period",
     "read_record",
     "refusals",
+    "reply_places",
     "schedule",
     "server_place",
     "service_changes",

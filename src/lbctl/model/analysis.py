@@ -131,6 +131,10 @@ def unmatched(leak: Fraction) -> str:
 _PORT = re.compile(r"(?:\]|\A):[0-9]+\Z")
 
 
+#: Action → what of connections it changes, where that is not the destination.
+_CHANGES = {"mark": "mark", "connmark": "mark", "snat": "source", "dsr": "frame"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnalysedService:
     """What new connections of one selector get. Shares and leak add up to 1.
@@ -184,8 +188,11 @@ class AnalysedService:
 
     @property
     def changes(self) -> str:
-        """What of connections it changes: `destination`, `source` or `mark`; of two alike, the first acts."""
-        return {"mark": "mark", "connmark": "mark", "snat": "source"}.get(self.action, "destination")
+        """What of connections it changes: `destination`, `source`, `mark`, or MAC addresses of the `frame`.
+
+        Of two alike, the first acts.
+        """
+        return _CHANGES.get(self.action, "destination")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

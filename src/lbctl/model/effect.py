@@ -41,6 +41,7 @@ Place: TypeAlias = tuple[str, str]
 _NOTHING: Mapping[str, Override] = {}
 _NO_VERDICTS: Verdicts = {}
 _NO_HOPS: frozenset[Hop] = frozenset()
+_NO_REASONS: Mapping[str, str] = {}
 _NO_DEALS: frozenset[Deal] = frozenset()
 
 #: Characters that a name and a reason given by an operator have at most.
@@ -110,13 +111,20 @@ class Facts:
     found: Mapping[str, Discovered] = field(default_factory=dict)
     #: The next hops that are known, of services that need them.
     hops: Mapping[str, frozenset[Hop]] = field(default_factory=dict)
+    #: By the name of the service: `Endpoint.to` → why it has no next hop.
+    unreachable: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     #: The slots that the agent dealt last, of services that have them dealt.
     deals: Mapping[str, frozenset[Deal]] = field(default_factory=dict)
     #: True if the verdicts are of an agent that runs: an endpoint that it has none of is new to it.
     live: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.overrides or self.verdicts or self.old or self.found or self.hops or self.deals)
+        return any(
+            (
+                *(self.overrides, self.verdicts, self.old, self.found),
+                *(self.hops, self.unreachable, self.deals),
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +182,8 @@ class Reason:
     source: State | None = None
     #: True if only the source has the endpoint.
     discovered: bool = False
+    #: Why a discovered endpoint has no next hop and is left out; "" for no such thing.
+    unreachable: str = ""
 
     def of(self, family: Family) -> Reason:
         """Return the reason without what checks say of the other family."""
@@ -185,6 +195,7 @@ class Reason:
             said.append(f"{self.source} by its source")
         elif self.operator is None and (self.state is not State.ACTIVE or not self.checked):
             said.append(f"{self.state} in the file")
+        said += [f"no packets: {self.unreachable}"] if self.unreachable else []
         texts = {each.family: str(each) for each in self.checked}
         alike = len(set(texts.values())) == 1
         said += list(texts.values())[:1] if alike else [f"{family} {text}" for family, text in texts.items()]
@@ -335,12 +346,15 @@ def _renewed(intent: Intent, facts: Facts, basis: _Basis, past: _Basis, services
         old = facts.old.get(name, _NO_VERDICTS)
         found = facts.found.get(name) if file.discover is not None else None
         hops, deals = facts.hops.get(name, _NO_HOPS), facts.deals.get(name, _NO_DEALS)
-        if own or verdicts or old or found or hops or deals:
+        unreachable = facts.unreachable.get(name, _NO_REASONS)
+        if own or verdicts or old or found or hops or unreachable or deals:
             before = past.outcomes.get(name)
             if before is None or not before.is_of(
-                file, own, verdicts, old, found, hops, deals, live=facts.live
+                file, own, verdicts, old, found, hops, unreachable, deals, live=facts.live
             ):
-                before = _outcome(file, own, verdicts, old, found, hops, deals, intent, live=facts.live)
+                before = _outcome(
+                    file, own, verdicts, old, found, hops, unreachable, deals, intent, live=facts.live
+                )
             outcomes[name], carried[number] = before, before.service
             if known[number] != before.known:
                 known[number] = before.known
@@ -365,6 +379,7 @@ def _changed(old: Facts, new: Facts) -> frozenset[str]:
         (old.old, new.old),
         (old.found, new.found),
         (old.hops, new.hops),
+        (old.unreachable, new.unreachable),
         (old.deals, new.deals),
     )
     return frozenset(decided.union(*[_replaced(was, now) for was, now in pairs if was is not now]))
@@ -388,6 +403,7 @@ class _Outcome:
     live: bool
     found: Discovered | None
     hops: frozenset[Hop]
+    unreachable: Mapping[str, str]
     deals: frozenset[Deal]
     known: Service
     service: Service
@@ -401,6 +417,7 @@ class _Outcome:
         old: Verdicts,
         found: Discovered | None,
         hops: frozenset[Hop],
+        unreachable: Mapping[str, str],
         deals: frozenset[Deal],
         *,
         live: bool,
@@ -408,7 +425,8 @@ class _Outcome:
         """Return True if it was made from these."""
         same = file is self.file and verdicts is self.verdicts and old is self.old and live is self.live
         same = same and overrides == self.overrides and found == self.found
-        return same and hops == self.hops and deals == self.deals
+        same = same and hops == self.hops and unreachable == self.unreachable
+        return same and deals == self.deals
 
 
 def _outcome(
@@ -418,6 +436,7 @@ def _outcome(
     old: Verdicts,
     discovered: Discovered | None,
     hops: frozenset[Hop],
+    unreachable: Mapping[str, str],
     deals: frozenset[Deal],
     intent: Intent,
     *,
@@ -425,7 +444,16 @@ def _outcome(
 ) -> _Outcome:
     answer = discovered.within(intent, file) if discovered is not None else ()
     service = merged(file, answer)
-    endpoints = tuple([_endpoint(each, overrides.get(each.name)) for each in service.endpoints])
+    own = {each.to: each for each in file.endpoints}
+    # One of the file without a next hop is an error of the file; for the answer of a source, no change of
+    # the file helps, and the other endpoints go on.
+    lost = {to: reason for to, reason in unreachable.items() if to not in own}
+    endpoints = tuple(
+        [
+            replace(made, state=State.DRAIN) if made.to in lost else made
+            for made in (_endpoint(each, overrides.get(each.name)) for each in service.endpoints)
+        ]
+    )
     found = service if endpoints == service.endpoints else replace(service, endpoints=endpoints)
     if found is not service:
         _check_slots(found)
@@ -437,7 +465,6 @@ def _outcome(
         found = replace(found, hops=hops)
     if deals and file.scheduler is Scheduler.LEAST_CONNECTIONS:
         found = replace(found, deals=deals)
-    own = {each.to: each for each in file.endpoints}
     by_source = {each.to: each.state for each in answer}
     reasons = {
         (service.name, each.name): Reason(
@@ -447,13 +474,14 @@ def _outcome(
             checked=tuple(_checked(each, service, judgement, judged, old)),
             source=by_source.get(each.to),
             discovered=each.to not in own,
+            unreachable=lost.get(each.to, ""),
         )
         for each in service.endpoints
     }
     said = {
         place: reason
         for place, reason in reasons.items()
-        if reason.operator or reason.checked or reason.source
+        if reason.operator or reason.checked or reason.source or reason.unreachable
     }
     return _Outcome(
         file=file,
@@ -463,6 +491,7 @@ def _outcome(
         live=live,
         found=discovered,
         hops=hops,
+        unreachable=unreachable,
         deals=deals,
         known=service,
         service=found,

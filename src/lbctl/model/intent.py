@@ -531,6 +531,8 @@ class Intent:
     #: The bits of a packet's mark that a backend may use which has no other way to remember a decision.
     mark: int = DEFAULT_MARK
     announce: Announcements = NO_ANNOUNCEMENTS
+    #: The interfaces between which established connections are forwarded by a flowtable; () for none.
+    offload: tuple[str, ...] = ()
     #: How sources of these kinds are reached; None for what the source takes by itself.
     etcd: EtcdAccess | None = None
     docker: DockerAccess | None = None
@@ -544,6 +546,7 @@ class Intent:
     def __post_init__(self) -> None:
         check_owner(self.owner)
         check_mark(self.mark)
+        check_offload(self.offload)
 
     def service(self, name: str) -> Service:
         """Return the service of a name; raises `LookupError`."""
@@ -667,6 +670,14 @@ def check_interface(name: str) -> str:
     if not INTERFACE.match(name):
         raise ValueError(f"{name!r} is not the name of an interface")
     return name
+
+
+def check_offload(names: tuple[str, ...]) -> None:
+    """Raise `ValueError` unless each is the whole name of an interface, once."""
+    if any("*" in check_interface(name) for name in names):
+        raise ValueError("offload needs whole names of interfaces")
+    if len(set(names)) != len(names):
+        raise ValueError("offload names an interface twice")
 
 
 def check_owner(owner: str) -> str:

@@ -34,7 +34,12 @@ def guarded(services: Iterable[Service], family: Family) -> tuple[Guarded, ...]:
     Those of all endpoints of services with `takeover`, whatever their state: a drained one still has
     connections. In order, and disjoint: places that meet or touch are one.
     """
-    places = sorted({place for s in services if s.takeover for place in _places(s, family)}, key=_order)
+    return reply_places((each for each in services if each.takeover), family)
+
+
+def reply_places(services: Iterable[Service], family: Family) -> tuple[Guarded, ...]:
+    """Return where replies of all endpoints of these services come from, as `guarded`."""
+    places = sorted({place for each in services for place in _places(each, family)}, key=_order)
     merged: list[Guarded] = []
     for _, group in groupby(places, lambda place: (place.address, place.protocol)):
         last, *others = group

@@ -5,7 +5,7 @@ from lbctl.spi.learner import Learner
 from lbctl.spi.migrator import Migrator, Retirement
 from lbctl.spi.reader import Case, Passage, Problem, Reader, RuleCounts, sole
 from lbctl.spi.registry import GROUP, SOURCES, backends, source_names
-from lbctl.spi.require import ensure_fresh, next_hops, require, require_service
+from lbctl.spi.require import ensure_fresh, next_hops, require, require_offload, require_service
 from lbctl.spi.selection import AUTO, Candidate, Selection, count_rules, named_candidates, select, survey
 from lbctl.spi.writer import Writer
 
@@ -35,6 +35,7 @@ __all__ = [
     "named_candidates",
     "next_hops",
     "require",
+    "require_offload",
     "require_service",
     "select",
     "sole",

@@ -49,6 +49,9 @@ class Capabilities:
     kept_ports: bool = False
     #: Established connections that another host balanced before.
     takeover: bool = False
+    #: Established connections that the kernel forwards past all rules, and why it does not, if known.
+    offload: bool = False
+    offload_refusal: str = ""
     #: The user's consent, no finding of a probe: a backend that cannot give each client the endpoint that a
     #: hash scheduler names may give it another one, with the same shares. Without it `compile` refuses.
     remap: bool = False

@@ -16,8 +16,20 @@ if TYPE_CHECKING:
 
 def require(intent: Intent, capabilities: Capabilities, *, backend: str) -> None:
     """Raise `Unsupported` for the first feature of `intent` that `capabilities` lack."""
+    require_offload(intent, capabilities, backend=backend)
     for service in intent.services:
         require_service(service, capabilities, backend=backend)
+
+
+def require_offload(intent: Intent, capabilities: Capabilities, *, backend: str) -> None:
+    """As `require`, for what an intent has offloaded."""
+    if intent.services and intent.offload and not capabilities.offload:
+        raise Unsupported(
+            backend=backend,
+            service=None,
+            feature="offload",
+            needs=capabilities.offload_refusal or "remove offload, or choose another backend",
+        )
 
 
 def require_service(service: Service, capabilities: Capabilities, *, backend: str) -> None:

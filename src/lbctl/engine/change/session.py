@@ -12,7 +12,7 @@ from lbctl.engine.record.next_hops import NextHops
 from lbctl.errors import ApplyFailed, IntentError, NoBackend
 from lbctl.host import need_privilege
 from lbctl.model import Effective, effective
-from lbctl.spi import AUTO, Selection, backends, select, survey
+from lbctl.spi import AUTO, Selection, backends, require_offload, select, survey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -70,7 +70,7 @@ class Session:
         if hops.services(intent):
             # Asked of the kernel, whatever else is assumed.
             hops.resolve(self.host, intent, facts.found)
-            facts = replace(facts, hops=hops.found)
+            facts = replace(facts, hops=hops.found, unreachable=hops.unreachable)
         try:
             found = effective(intent, facts, memory.effective.get(intent.owner))
         except ValueError as error:
@@ -103,6 +103,8 @@ class Session:
     def compile_exactly(self, intent: Intent) -> Program:
         """Return the chosen backend's program for what an intent says and nothing else."""
         self.next_hops(intent.owner).require(intent)
+        # Here too: a third party's backend may be older than this feature.
+        require_offload(intent, self.capabilities, backend=self.backend.name)
         key = self.backend.name, intent.owner
         last = self.memory.compiled.get(key)
         if last is None or last.origin is None:

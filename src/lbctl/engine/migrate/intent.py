@@ -18,12 +18,14 @@ from lbctl.model import (
     Analysis,
     Endpoint,
     Family,
+    Forward,
     Intent,
     Listener,
     Protocol,
     Scheduler,
     Service,
     SourceNat,
+    brief,
     conditions,
     decimal,
     default_seed,
@@ -377,6 +379,7 @@ def _service(
         allow=narrowed.allow,
         deny=narrowed.deny,
         interfaces=narrowed.interfaces,
+        forward=Forward.DSR if first.action == Forward.DSR else Forward.NAT,
     )
     service = _excluding(service, narrowed.exclude)
     if service.deny:
@@ -515,7 +518,9 @@ def _check_order(service: Service, group: Sequence[AnalysedService], remarks: li
 
 
 def _listeners(service: AnalysedService, remarks: list[str]) -> Iterator[Listener]:
-    if service.action not in {"redirect", "dnat"}:
+    if service.action == Forward.DSR:
+        _need_addresses(service)
+    elif service.action not in {"redirect", "dnat"}:
         raise NotExpressible(f"it chooses by {service.action}; an intent sends connections to endpoints")
     if service.proto not in _PROTOCOLS:
         raise NotExpressible(f"protocol {service.proto}")
@@ -531,6 +536,19 @@ def _listeners(service: AnalysedService, remarks: list[str]) -> Iterator[Listene
     for address in _addresses(service.dst):
         for first, last in _ports(service):
             yield Listener(protocol=Protocol(service.proto), port=first, address=address, last_port=last)
+
+
+def _need_addresses(service: AnalysedService) -> None:
+    """Raise `NotExpressible` for frames that are sent on to what is known by MAC address or link alone."""
+    unknown = [each for each in service.backends if each.to.startswith(("mac ", "link "))]
+    if unknown:
+        listed = ", ".join(f"{each.to} ({brief(each.share)})" for each in unknown)
+        raise NotExpressible(
+            f"the addresses of its endpoints are not in the rules: {listed}; in a service with "
+            '`forward = "dsr"`, write each as { address = "…", mac = "…" }'
+        )
+    if service.dst in _ANYWHERE:
+        raise NotExpressible('`forward = "dsr"` needs the address of each listener; these rules have none')
 
 
 def _ports(service: AnalysedService) -> list[tuple[int, int]]:
@@ -553,6 +571,8 @@ def _ports(service: AnalysedService) -> list[tuple[int, int]]:
 
 def _keeps_port(service: AnalysedService) -> bool:
     """Return True if all endpoints are addresses to which connections go with the port that they came for."""
+    if service.action == Forward.DSR:
+        return True
     return service.changes == "destination" and all(
         address and not port for address, port in (split(backend.to) for backend in service.backends)
     )

@@ -209,6 +209,7 @@ def difference(host: Host, owner: str, entry: HistoryEntry) -> Difference:
         ("agent.track-file", old.announce.track_file, new.announce.track_file),
         ("agent.exabgp", old.announce.exabgp, new.announce.exabgp),
         ("agent.exabgp-routes", _texts(old.announce.exabgp_routes), _texts(new.announce.exabgp_routes)),
+        ("agent.offload", old.offload or None, new.offload or None),
         ("etcd", _text(old.etcd), _text(new.etcd)),
         ("docker", _text(old.docker), _text(new.docker)),
         ("consul", _text(old.consul), _text(new.consul)),

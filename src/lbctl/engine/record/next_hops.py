@@ -43,6 +43,8 @@ class NextHops:
     found: Mapping[str, frozenset[Hop]] = field(default_factory=dict)
     #: Why an endpoint has none, by service and `Endpoint.to`.
     problems: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    #: Those that were asked for and did not answer, and the link of each.
+    unanswered: Mapping[Address, str] = field(default_factory=dict)
     #: True if an interface is another one than when the rules were written. The kernel takes the rules' hooks
     #: away with the old one, and marks no change of the rules.
     replaced: bool = False
@@ -52,6 +54,14 @@ class NextHops:
     asked: float = 0.0
     #: The services of an intent that need next hops.
     of: tuple[Intent, tuple[Service, ...]] | None = None
+
+    @property
+    def unreachable(self) -> Mapping[str, Mapping[str, str]]:
+        """Return `problems` by service."""
+        found: dict[str, dict[str, str]] = {}
+        for (service, to), reason in self.problems.items():
+            found.setdefault(service, {})[to] = reason
+        return found
 
     def services(self, intent: Intent) -> tuple[Service, ...]:
         """Return the services of an intent that need next hops."""
@@ -76,6 +86,7 @@ class NextHops:
             found[name] = was if was == mine else mine
         same = self.found == found
         self.found, self.problems = self.found if same else found, problems
+        self.unanswered = segment.unanswered
 
     def look(self, host: Host) -> object:
         """Return what changes when a next hop does; ask for endpoints now and then. Cheap, for a long run."""
@@ -85,8 +96,8 @@ class NextHops:
         hops = {hop for mine in self.found.values() for hop in mine}
         if now - self.asked >= _REFRESH and host.may_change_network():
             self.asked = now
-            solicit(host, ((hop.address, hop.device) for hop in hops))
-        wanted, names = {hop.address for hop in hops}, _interfaces(self.of[1], hops)
+            solicit(host, [*((hop.address, hop.device) for hop in hops), *self.unanswered.items()])
+        wanted, names = {*self.unanswered, *(hop.address for hop in hops)}, _interfaces(self.of[1], hops)
         cards = {place: card for place, card in neighbours(host).items() if place[1] in wanted}
         return cards, [link for link in links(host) if link.name in names]
 
@@ -156,6 +167,8 @@ class _Segment:
         self._silent = silent
         self._hops: dict[Address, Hop] = {}
         self._reasons: dict[Address, str] = {}
+        #: Those that do not answer, and were not known before; and the link of each.
+        self.unanswered: dict[Address, str] = {}
 
     def index(self, name: str) -> int | None:
         """Return the kernel's number of a link; None if there is none of that name."""
@@ -231,6 +244,7 @@ class _Segment:
         if known is not None and known.device == link.name and link.mac:
             self._hops[address] = replace(known, source=link.mac)
         else:
+            self.unanswered[address] = link.name
             self._reasons[address] = f"it does not answer on {link.name}, so that its MAC address is unknown"
 
 
