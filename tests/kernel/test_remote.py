@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lbctl.conformance.network import HOST4
+from lbctl.host.remote.session import script
 from support.far_hosts import FarHost, trips
 from support.network import Network, intent, service
 
@@ -60,6 +61,35 @@ def test_a_poor_host_is_enough(network: Network, shell: str, driver: str) -> Non
     assert "LBCTL" not in network.rules()
 
 
+#: The user of ssh is not root until sudo has made it root, without asking.
+_USER = {
+    "id": '[ -z "$IS_ROOT" ] || exec /usr/bin/id "$@"\necho 1000',
+    "sudo": '[ "$1 $2" = "-n --" ] || exit 1\nshift 2\nIS_ROOT=yes exec "$@"',
+}
+
+
+def test_a_user_becomes_root_by_sudo(network: Network) -> None:
+    network.local_endpoints(PORTS)
+    far = FarHost(network, programs=_USER)
+    assert far.lbctl("apply", "--yes", config=WEB).code == 0
+    assert Counter(network.ask(network.client, HOST4, 80, 4)) == {"8001": 2, "8002": 2}
+    assert "Nothing to change" in far.lbctl("plan", config=WEB).out
+
+
+@pytest.mark.parametrize(
+    ("sudo", "said"),
+    [
+        ("echo sudo: a password is required >&2; exit 1", "a password is required"),
+        ('shift 2; exec "$@"', "sudo did not make it root"),
+    ],
+)
+def test_a_user_that_sudo_does_not_make_root_is_refused(network: Network, sudo: str, said: str) -> None:
+    far = FarHost(network, programs={**_USER, "sudo": sudo})
+    refused = far.lbctl("apply", "--yes", config=WEB)
+    assert (refused.code, said in refused.err, "without a password" in refused.err) == (3, True, True)
+    assert "web" not in network.rules()
+
+
 def test_lbctl_on_that_host_sees_the_same_state(network: Network, far: FarHost) -> None:
     assert far.lbctl("apply", "--yes", config=WEB).code == 0
     assert "Nothing to change" in network.lbctl("plan", config=WEB).out
@@ -90,10 +120,12 @@ def start(far: FarHost, network: Network, *words: str) -> subprocess.Popen[str]:
         )
 
 
-@pytest.mark.parametrize("driver", ["nft", "legacy"])
+@pytest.mark.parametrize(("driver", "poor"), [("nft", False), ("legacy", True)])
 def test_a_trial_reverts_by_itself_after_the_connection_is_lost(
-    network: Network, far: FarHost, driver: str
+    network: Network, driver: str, *, poor: bool
 ) -> None:
+    network.local_endpoints(PORTS)
+    far = FarHost(network, poor=poor)
     options = ("--backend", "nftables" if driver == "nft" else "iptables", "--driver", driver)
     assert far.lbctl("apply", "--yes", *options, config=WEB).code == 0
     before = network.rules()
@@ -203,14 +235,45 @@ def test_a_lock_is_respected_and_one_of_a_dead_process_is_not(network: Network) 
     assert far.lbctl("apply", "--yes", config=WEB).code == 0
     inode = network.host.run("readlink", "/proc/self/ns/net").strip()[5:-1]
     lock = network.folder / "run" / f"lbctl.{inode}.lock.d"
-    lock.mkdir()
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    (lock / "holder").write_text(f"{os.getpid()} {boot}\n")
-    held = far.lbctl("apply", "--yes", config=WIDER)
-    assert (held.code, f"process {os.getpid()}" in held.err) == (7, True), held.err
-    (lock / "holder").write_text(f"{os.getpid()} 00000000-0000-0000-0000-000000000000\n")
-    assert far.lbctl("apply", "--yes", config=WIDER).code == 0
-    assert not lock.exists()
+    start = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+    for place in (lock, lock.with_name(f"{lock.name}.gone.1")):
+        place.write_text(f"{os.getpid()} {boot} {start}\n")
+        held = far.lbctl("apply", "--yes", config=WIDER)
+        assert held.code == 7, held.err
+        assert "is changing" in held.err
+        assert place.exists()
+        place.unlink()
+    gone = (
+        f"{os.getpid()} 00000000-0000-0000-0000-000000000000 {start}",
+        f"{os.getpid()} {boot} 1",  # another process had the number
+        f"999999999 {boot} {start}",
+        "",  # the disk was full, or the host crashed
+    )
+    for text, config in zip(gone, (WIDER, WEB, WIDER, WEB), strict=True):
+        lock.write_text(f"{text}\n")
+        assert far.lbctl("apply", "--yes", config=config).code == 0
+        assert not list(lock.parent.glob(f"{lock.name}*"))
+
+
+def test_of_many_processes_that_find_a_lock_of_a_dead_one_one_takes_it(tmp_path: Path) -> None:
+    (tmp_path / "work").write_text(
+        f"""{script("locks.sh").decode()}
+set -f
+boot=1-2-3
+tries=0
+until claim {tmp_path}/lock; do
+    tries=$((tries + 1))
+    [ "$tries" -lt 3000 ] || exit 2
+done
+# It is alone for as long as it lives; and it dies with the lock.
+mkdir {tmp_path}/alone && rmdir {tmp_path}/alone
+""",
+        encoding="utf-8",
+    )
+    again = f"for number in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do sh {tmp_path}/work || exit; done"
+    started = [subprocess.Popen(["sh", "-c", again], stderr=subprocess.PIPE, text=True) for _ in range(5)]
+    assert [(p.communicate()[1], p.returncode) for p in started] == [("", 0)] * 5
 
 
 def test_state_behind_a_link_or_for_others_is_refused(network: Network, far: FarHost) -> None:

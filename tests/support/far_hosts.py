@@ -3,7 +3,9 @@
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from support.network import Network, Result, run_lbctl
 
@@ -25,6 +27,7 @@ while data := os.read(0, 65536):
 far.stdin.close()
 sys.exit(far.wait())
 """
+EMPTY: Mapping[str, str] = MappingProxyType({})
 #: Programs of a host that has only the oldest: they refuse what newer ones can do, or are not there.
 _POOR = {
     "dd": 'case "$*" in *iflag=* | *conv=fsync*) exit 1 ;; esac\nexec /usr/bin/dd "$@"',
@@ -36,21 +39,26 @@ _POOR = {
 
 
 class FarHost:
-    """What stands for the ssh to the host of a network; `lbctl` runs on the client, with `--host`."""
+    """What stands for the ssh to the host of a network; `lbctl` runs on the client, with `--host`.
 
-    def __init__(self, network: Network, shell: str = "sh", *, poor: bool = False) -> None:
+    `programs` are found there before all others: name → text of a script.
+    """
+
+    def __init__(
+        self, network: Network, shell: str = "sh", *, poor: bool = False, programs: Mapping[str, str] = EMPTY
+    ) -> None:
         self._network = network
         self._folder = network.folder / "far"
         self.pids = self._folder / "pids"
         (self._folder / "bin").mkdir(parents=True)
         (self._folder / "poor").mkdir()
-        if poor:
-            for name, text in _POOR.items():
-                _program(self._folder / "poor" / name, f"#!/bin/sh\n{text}\n")
+        own = {**(_POOR if poor else {}), **programs}
+        for name, text in own.items():
+            _program(self._folder / "poor" / name, f"#!/bin/sh\n{text}\n")
         path = os.environ["PATH"]
         environment = {
             "LBCTL_STATE_DIR": str(network.folder),
-            "PATH": f"{self._folder / 'poor'}:{path}" if poor else path,
+            "PATH": f"{self._folder / 'poor'}:{path}",
         }
         words = ["nsenter", f"--net={network.host.path}", shell, "-c"]
         text = _SSH.format(words=", ".join(map(repr, words)), environment=environment, pids=str(self.pids))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import re
 import socket
-import struct
 import time
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -16,8 +15,17 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 from lbctl.errors import ApplyFailed, LbctlError, PermissionDenied, Stale, Unreachable
 from lbctl.host.capabilities import Capability, capabilities
 from lbctl.host.host import Completed
+from lbctl.host.remote.answers import (
+    FRAME,
+    completed,
+    file_text,
+    holder_name,
+    netlink_answers,
+    state_files,
+    tool_path,
+)
+from lbctl.host.remote.greeting import FILES, TOOLS, VERSIONED
 from lbctl.host.remote.session import RemoteReply, RemoteRequest, SshSession, script
-from lbctl.model import inert
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,43 +40,13 @@ T = TypeVar("T")
 _MOST, _SMALL = 64 << 20, 8 << 10
 #: Status of a request that is refused since other users could write there.
 _UNTRUSTED = 13
-#: What every command is going to ask for.
-_TOOLS = (
-    "nft",
-    "perl",
-    "dot",
-    "conntrack",
-    "ip",
-    *(
-        f"{word}{flavour}{part}"
-        for word in ("iptables", "ip6tables")
-        for flavour in ("", "-nft", "-legacy")
-        for part in ("", "-save", "-restore")
-    ),
-)
-_VERSIONED_PARTS = ("", "-restore", "-nft-restore", "-legacy-restore", "-nft-save", "-legacy-save")
-_FILES = (
-    "/proc/self/status",
-    "/proc/sys/kernel/osrelease",
-    "/proc/modules",
-    "/proc/self/net/if_inet6",
-    "/proc/self/net/route",
-    "/proc/self/net/ip_tables_names",
-    "/proc/self/net/ip6_tables_names",
-)
-#: Those whose version decides how they are used.
-_VERSIONED = frozenset(
-    {"nft", *(f"{word}{part}" for word in ("iptables", "ip6tables") for part in _VERSIONED_PARTS)}
-)
 #: These say the same each time.
 _ABOUT_TOOLS = frozenset({"--version", "--help"})
 #: What makes a path a pattern.
 _PATTERN = frozenset("*?[")
 _LOCK_PAUSE = 0.2
 _FIRST_LOCK, _LAST_LOCK = 5, 9
-_FRAME = struct.Struct("=I")
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,200}")
-_LINE = re.compile(rb"([+-]) ([0-9]{1,9}) ([A-Za-z0-9._-]{1,255})\n")
 #: Ticks of a second that kernels are built with.
 _TICKS = (100, 250, 300, 1000)
 _FIRST_OVERFLOW = 300
@@ -120,7 +98,7 @@ class RemoteHost:
         self._greet()
         if program not in self._tools:
             (found,) = self._ask(RemoteRequest(verb="which", words=(program,)))
-            self._tools[program] = _path(found.text)
+            self._tools[program] = tool_path(found.text)
         return self._tools[program]
 
     def run(self, argv: Sequence[str], *, stdin: str = "") -> Completed:
@@ -135,7 +113,7 @@ class RemoteHost:
             self._changes()
         data = stdin.encode("utf-8", "surrogateescape")
         (done,) = self._ask(RemoteRequest(verb="run", words=words, data=data))
-        result = _completed(done)
+        result = completed(done)
         if not stdin and len(words) == 2 and words[1] in _ABOUT_TOOLS:
             self._about[words] = result
         return result
@@ -240,9 +218,9 @@ class RemoteHost:
 
     def _take_run(self, words: tuple[str, ...], reply: RemoteReply) -> None:
         if len(words) == 2 and words[1] in _ABOUT_TOOLS:
-            self._about[words] = _completed(reply)
+            self._about[words] = completed(reply)
         else:
-            self._runs.setdefault(words, []).append(_completed(reply))
+            self._runs.setdefault(words, []).append(completed(reply))
 
     def module(self, name: str) -> ModuleType | None:  # noqa: ARG002 (the protocol's)
         """See `Host`. No Python is asked for there."""
@@ -287,19 +265,19 @@ class RemoteHost:
 
     def _netlink(self, protocol: int, requests: Sequence[bytes]) -> list[RemoteRequest]:
         """Return the requests that have the kernel asked; all answers are in that of the last."""
-        frames = (_FRAME.pack(protocol), *requests)
-        asked = [RemoteRequest(verb="netlink", data=b"".join(_FRAME.pack(len(f)) + f for f in frames))]
+        frames = (FRAME.pack(protocol), *requests)
+        asked = [RemoteRequest(verb="netlink", data=b"".join(FRAME.pack(len(f)) + f for f in frames))]
         if not self._has_netlink:
             asked.insert(0, RemoteRequest(verb="place", words=("netlink.pl",), data=script("netlink.pl")))
             self._has_netlink = True
         return asked
 
     def _take_answers(self, requests: Sequence[bytes], reply: RemoteReply) -> None:
-        frames = list(_frames(reply.out))
-        if not reply.status and len(frames) == len(requests):
+        answers = list(netlink_answers(reply.out))
+        if not reply.status and len(answers) == len(requests):
             # In place of what was asked before: an older answer may not stand behind a newer one.
             self._answers |= {request: [] for request in requests}
-            for request, answer in zip(requests, frames, strict=True):
+            for request, answer in zip(requests, answers, strict=True):
                 self._answers[request].append(answer)
 
     @contextmanager
@@ -325,7 +303,7 @@ class RemoteHost:
                 self._refuse(found, f"cannot take the lock {name}")
             if time.monotonic() >= until:
                 raise Stale(
-                    f"another lbctl ({_holder(found.text)}) is changing that network namespace",
+                    f"another lbctl ({holder_name(found.text)}) is changing that network namespace",
                     hint="--wait 30s waits for it to end",
                 )
             self.sleep(_LOCK_PAUSE)
@@ -423,7 +401,7 @@ class RemoteHost:
     def _held(self, files: dict[str, str | None], name: str, verb: str) -> str | None:
         if name in files and files[name] is None:
             (found,) = self._ask(RemoteRequest(verb=verb, words=(name, str(_MOST))))
-            text = None if found.status else _text(found.out)
+            text = None if found.status else file_text(found.out)
             if text is None:
                 return None
             files[name] = text
@@ -490,7 +468,7 @@ class RemoteHost:
             raise ApplyFailed(f"{self.destination}: a word of a program has a line break")
         name = _orders_name(orders.guard, orders.ident)
         texts = {
-            "revert.sh": script("revert.sh").decode(),
+            "revert.sh": script("locks.sh", "revert.sh").decode(),
             "ident": f"{orders.ident}\n",
             "deadline": f"{ceil(orders.deadline)}\n",
         }
@@ -524,17 +502,17 @@ class RemoteHost:
         """Learn at once what every command asks for."""
         if self._facts:
             return
-        tools = tuple(f"+{tool}" if tool in _VERSIONED else tool for tool in _TOOLS)
+        tools = tuple(f"+{tool}" if tool in VERSIONED else tool for tool in TOOLS)
         first = RemoteRequest(verb="hello", words=tools)
-        self._tools = dict.fromkeys(_TOOLS)
-        hello, *replies = self._ask(first, *_STATE, *map(_reading, _FILES))
+        self._tools = dict.fromkeys(TOOLS)
+        hello, *replies = self._ask(first, *_STATE, *map(_reading, FILES))
         self._began = time.monotonic()
         for line in hello.text.splitlines():
             word, _, rest = line.partition(" ")
             name, _, more = rest.partition(" ")
             match word:
                 case "tool":
-                    self._tools[name] = _path(more)
+                    self._tools[name] = tool_path(more)
                 case "about":
                     self._about[name, "--version"] = Completed(code=0, out=f"{more}\n", err="")
                 case "print":
@@ -550,16 +528,16 @@ class RemoteHost:
                 f"{self.destination} does not report its time: it needs date and /proc"
             ) from None
         self._take_state(*replies[: len(_STATE)])
-        for path, reply in zip(_FILES, replies[len(_STATE) :], strict=True):
+        for path, reply in zip(FILES, replies[len(_STATE) :], strict=True):
             self._take_read(path, reply)
 
     def _take_state(self, saved: RemoteReply, known: RemoteReply) -> None:
-        self._known = {} if known.status else dict(_files(known.out))
+        self._known = {} if known.status else dict(state_files(known.out))
         self._refusal = None
         if saved.status:
             self._saved, self._refusal = None, saved.complaint
         else:
-            self._saved = dict(_files(saved.out))
+            self._saved = dict(state_files(saved.out))
 
     def _changes(self) -> None:
         """Note that something is changed now: what was read of the kernel is not what it is then."""
@@ -607,54 +585,3 @@ def _is_volatile(path: str) -> bool:
 def _thread_free(path: str) -> str:
     """Return a path that kernels before 3.17 have too: each program there has one thread."""
     return path.replace("/proc/thread-self/", "/proc/self/")
-
-
-def _completed(reply: RemoteReply) -> Completed:
-    return Completed(code=reply.status, out=reply.text, err=reply.err.decode("utf-8", "surrogateescape"))
-
-
-def _path(text: str) -> str | None:
-    """Return the path that a line is, if it is one."""
-    path = text.rstrip("\n")
-    return path if path.startswith("/") and path.isprintable() else None
-
-
-def _text(data: bytes) -> str | None:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
-
-
-def _files(data: bytes) -> Iterator[tuple[str, str | None]]:
-    """Yield the names of files and, of small ones, their texts. What cannot be read is no file of lbctl."""
-    place = 0
-    while place < len(data):
-        found = _LINE.match(data, place)
-        if found is None:
-            return
-        name, place = found[3].decode("ascii"), found.end()
-        if found[1] == b"-":
-            yield name, None
-            continue
-        size = int(found[2])
-        text = _text(data[place : place + size])
-        place += size
-        if text is not None:
-            yield name, text
-
-
-def _frames(data: bytes) -> Iterator[bytes]:
-    place = 0
-    while place + _FRAME.size <= len(data):
-        (size,) = _FRAME.unpack_from(data, place)
-        yield data[place + _FRAME.size : place + _FRAME.size + size]
-        place += _FRAME.size + size
-
-
-def _holder(text: str) -> str:
-    number, _, words = text.partition(" ")
-    if not number.isdecimal():
-        return "of unknown number"
-    shown = inert(" ".join(words.split()))[:60]
-    return f"process {number}: {shown}" if shown else f"process {number}"

@@ -11,25 +11,14 @@ trap '' HUP
 umask 077
 set +e +u -f
 
-# claim NAME DESCRIPTOR
-claim() {
-    if [ -n "$flock" ]; then
-        eval "exec $2>>\"\$run/\$1\"" && flock -n "$2"
-        return
-    fi
-    if ! mkdir "$run/$1.d" 2>/dev/null; then
-        pid='' since=''
-        read -r pid since <"$run/$1.d/holder" 2>/dev/null
-        case $pid in '' | *[!0-9]*) return 1 ;; esac
-        [ "$since" = "$boot" ] && [ -d "/proc/$pid" ] && return 1
-        rm -rf "$run/$1.d"
-        mkdir "$run/$1.d" 2>/dev/null || return 1
-    fi
-    printf '%s %s\n' "$$" "$boot" >"$run/$1.d/holder"
+# take NAME DESCRIPTOR
+take() {
+    if [ -z "$flock" ]; then claim "$run/$1.d"; else eval "exec $2>>\"\$run/\$1\"" && flock -n "$2"; fi
 }
 
-release() {
-    if [ -n "$flock" ]; then eval "exec $2>&-"; else rm -rf "$run/$1.d"; fi
+# give NAME DESCRIPTOR
+give() {
+    if [ -z "$flock" ]; then release "$run/$1.d"; else eval "exec $2>&-"; fi
 }
 
 running() {
@@ -76,7 +65,7 @@ record_end() {
 }
 
 tries=50
-until claim "$guard" 8; do
+until take "$guard" 8; do
     tries=$((tries - 1))
     [ "$tries" -gt 0 ] || exit 1
     sleep 1
@@ -84,15 +73,15 @@ done
 : >"$dir/ready"
 tries=60
 while running && [ "$tries" -gt 0 ]; do
-    if due && claim "$lock" 7; then
+    if due && take "$lock" 7; then
         if running && restore; then
             record_end
         else
             tries=$((tries - 1))
         fi
-        release "$lock" 7
+        give "$lock" 7
     fi
     sleep 1
 done
-release "$guard" 8
+give "$guard" 8
 rm -rf "$dir"

@@ -204,37 +204,18 @@ lock() {
         holder=
         IFS= read -r holder <"$run/$1"
     else
-        claim "$run/$1.d" && return 0
-        holder=$(cat "$run/$1.d/holder" 2>/dev/null)
+        if claim "$run/$1.d"; then
+            locks="$locks
+$run/$1.d"
+            return 0
+        fi
+        holder=
+        { IFS= read -r holder <"$run/$1.d"; } 2>/dev/null
     fi
     holder=${holder%% *}
     printf '%s' "$holder" >"$out"
     case $holder in '' | *[!0-9]*) ;; *) printf ' ' >>"$out"; tr '\000' ' ' <"/proc/$holder/cmdline" 2>/dev/null >>"$out" ;; esac
     return 2
-}
-
-# claim DIRECTORY: a lock without flock. One of a process that is gone, or of another boot, counts for nothing.
-claim() {
-    if ! mkdir "$1" 2>/dev/null; then
-        living "$1" && return 1
-        mv "$1" "$1.$$" 2>/dev/null || return 1
-        if living "$1.$$"; then
-            mv "$1.$$" "$1"
-            return 1
-        fi
-        rm -rf "$1.$$"
-        mkdir "$1" 2>/dev/null || return 1
-    fi
-    printf '%s %s\n' "$$" "$boot" >"$1/holder"
-    locks="$locks
-$1"
-}
-
-living() {
-    pid='' since=''
-    read -r pid since <"$1/holder" 2>/dev/null
-    case $pid in '' | *[!0-9]*) return 0 ;; esac
-    [ "$since" = "$boot" ] && [ -d "/proc/$pid" ]
 }
 
 # unlock NAME DESCRIPTOR
@@ -244,7 +225,7 @@ unlock() {
     if [ -n "$flock" ]; then
         eval "exec $2>&-"
     else
-        rm -rf "$run/$1.d"
+        release "$run/$1.d"
     fi
 }
 
@@ -255,7 +236,7 @@ held() {
         safe "$run" && file "$run/$1" || return 1
         ! (flock -n 4) 4<"$run/$1"
     else
-        [ -d "$run/$1.d" ] && living "$run/$1.d"
+        living "$run/$1.d" || displaced "$run/$1.d"
     fi
 }
 
@@ -430,16 +411,16 @@ if [ "$(id -u)" != 0 ]; then
     printf 'lbctl: this user is not root, and sudo did not make it root\n' >&2
     exit 77
 fi
-for tool in cat cp date dd grep id ls mkdir mv rm tr uname wc; do
+for tool in cat cp date dd grep id ln ls mkdir mv rm tr uname wc; do
     has "$tool" || { printf 'lbctl: this host lacks the program %s\n' "$tool" >&2; exit 69; }
 done
 folder "$run" 755 || { printf 'lbctl: %s is a link, or other users can write to it\n' "$run" >&2; exit 77; }
 
 # What sessions left that were killed.
 set +f
-for old in "$run"/session.*; do
+for old in "$run"/session.* "$run"/*.lock.d.new.*; do
     set -f
-    [ ! -d "$old" ] || [ -d "/proc/${old##*.}" ] || rm -rf "$old"
+    [ ! -e "$old" ] || [ -d "/proc/${old##*.}" ] || rm -rf "$old"
 done
 set -f
 dir=$run/session.$$
@@ -447,7 +428,7 @@ rm -rf "$dir"
 mkdir -m 700 "$dir" || exit 73
 in=$dir/in out=$dir/out err=$dir/err locks=
 cleanup() {
-    for each in $locks; do rm -rf "$each"; done
+    for each in $locks; do release "$each"; done
     rm -rf "$dir"
 }
 trap cleanup EXIT

@@ -119,7 +119,7 @@ class SshSession:
         ssh = shutil.which("ssh")
         if ssh is None:
             raise Unreachable("the program ssh is not in PATH", hint="Debian: apt install openssh-client")
-        text = script("serve.sh")
+        text = script("locks.sh", "serve.sh")
         nonce = token_hex(16)
         batch = () if self._can_ask else ("-o", "BatchMode=yes")
         self._process = subprocess.Popen(
@@ -298,6 +298,6 @@ def _hint(said: str) -> str:
     return "ssh to it by hand first; lbctl uses the same configuration, keys and known hosts"
 
 
-def script(name: str) -> bytes:
-    """Return a script that ships with lbctl."""
-    return files("lbctl.host.remote").joinpath(name).read_bytes()
+def script(*names: str) -> bytes:
+    """Return scripts that ship with lbctl, as one."""
+    return b"".join(files("lbctl.host.remote").joinpath(name).read_bytes() for name in names)
