@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from lbctl.host import Host
 
 UNIT = "nftables.service"
+#: What the unit loads on most distributions.
+_USUAL = "/etc/nftables.conf"
 _COMMAND = re.compile(r"(?m)^\s*Exec\w+\s*=.*\bnft\b.*$")
 _LOADED = re.compile(r"(?:-f|--file)[ =]?(\S+)")
 _FLUSHING = re.compile(r"\bflush[ \t]+ruleset\b")
@@ -26,7 +28,7 @@ _MOST = 64
 
 def flush_hazard(host: Host) -> Iterator[Problem]:
     """Yield a reload or restart of the unit that wipes our rules, where nothing applies them again."""
-    unit = unit_file(host, UNIT)
+    unit = unit_file(host, UNIT, then=[_USUAL])
     if unit is None or applies_again(host, UNIT):
         return
     wipes = [f"{path}, line {line}: {text}" for path, line, text in _flushes(host, unit[1])]

@@ -346,7 +346,7 @@ def test_plain_names_count_their_own_flavour_alone(machine: Machine, flavour: st
 def test_the_choice_tells_of_the_other_flavour(machine: Machine) -> None:
     machine.install(*FLAVOURS)
     machine.hide("nftables", "iptc")
-    assert "too" not in machine.lbctl("backends").out
+    assert "rules too" not in machine.lbctl("backends").out
     write(machine, "nft")
     said = machine.lbctl("backends").out.splitlines()[-1]
     assert said.startswith("chosen: iptables through legacy (")

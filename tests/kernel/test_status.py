@@ -326,6 +326,8 @@ def test_watch_leaves_the_screen_while_it_is_stopped(watched: Terminal) -> None:
     watched.read(lambda shown: len(screens(shown)) >= 1)
     watched.process.send_signal(signal.SIGTSTP)
     watched.read(lambda shown: LEAVE in shown)
+    # What continues it before it has stopped is lost.
+    os.waitid(os.P_PID, watched.process.pid, os.WSTOPPED)
     watched.process.send_signal(signal.SIGCONT)
     watched.read(lambda shown: shown.count(ENTER) == 2)
     assert watched.end(signal.SIGINT) == 0

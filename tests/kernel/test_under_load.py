@@ -24,6 +24,7 @@ from lbctl.spi import Backend
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
 from support import storm
+from support.intents import SCHEDULERS
 from support.network import Network
 from support.waves import KNOCKERS, Knock, Storm, family_of, reported, size
 
@@ -231,7 +232,7 @@ def test_the_storm(network: Network, backend: Backend, driver: str, connections:
     finally:
         waves.close()
     assert set(kinds) == set(KINDS)
-    assert {s.scheduler for r in reigns for s in r.intent.services} == set(Scheduler)
+    assert {s.scheduler for r in reigns for s in r.intent.services} == set(SCHEDULERS)
     found = reported(reports)
     echoes = sum(report["echoes"] for report in reports)
     [other] = OTHER.listeners

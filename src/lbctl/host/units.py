@@ -6,6 +6,8 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lbctl.host.host import Host
 
 _ADMINISTRATOR = "/etc/systemd/system"
@@ -15,9 +17,14 @@ _PROGRAM = "lbctl"
 _APPLIES = re.compile(r"(?m)^\s*ExecStart\w*\s*=.*\blbctl\b.*\bapply\b")
 
 
-def unit_file(host: Host, unit: str) -> tuple[str, str] | None:
-    """Return the path and the text of a unit; the first folder that has it decides."""
-    host.expect(reads=[f"{folder}/{unit}" for folder in _FOLDERS], globs=[*_additions(unit), links_of(unit)])
+def unit_file(host: Host, unit: str, *, then: Sequence[str] = ()) -> tuple[str, str] | None:
+    """Return the path and the text of a unit; the first folder that has it decides.
+
+    `then` are files that are likely to be read next (see `Host.expect`).
+    """
+    host.expect(
+        reads=[*(f"{folder}/{unit}" for folder in _FOLDERS), *then], globs=[*_additions(unit), links_of(unit)]
+    )
     for folder in _FOLDERS:
         path = f"{folder}/{unit}"
         text = host.read(path)
