@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from lbctl.conformance.network import family_of
+from lbctl.conformance.network import Flow, family_of
 from lbctl.host.netns import Namespace, PrivateHost
 from support.examples import SEGMENT
 from support.network import Result, run_lbctl
@@ -120,24 +120,6 @@ class Connection:
         self._socket.close()
 
 
-class Flow:
-    """A client's datagram socket that keeps talking to one place."""
-
-    def __init__(self, namespace: Namespace, address: str, port: int) -> None:
-        with namespace.entered():
-            self._socket = socket.socket(family_of(address), socket.SOCK_DGRAM)
-        self._socket.settimeout(PATIENCE)
-        self._socket.connect((address, port))
-
-    def say(self) -> str:
-        """Return who answers a datagram."""
-        self._socket.send(b"?")
-        return self._socket.recv(64).decode()
-
-    def close(self) -> None:
-        self._socket.close()
-
-
 class Segment:
     """The hosts. `lbctl` runs the real program on the balancer."""
 
@@ -225,7 +207,7 @@ class Segment:
 
     def flow(self, address: str = SERVICE4, port: int = 80) -> Flow:
         """Return a datagram socket that stays open until the segment is closed."""
-        made = Flow(self.client, address, port)
+        made = Flow(self.client, address, port, PATIENCE)
         self._stack.callback(made.close)
         return made
 

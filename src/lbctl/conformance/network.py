@@ -188,10 +188,10 @@ class Held:
 class Flow:
     """A client's datagram socket that keeps talking to one place."""
 
-    def __init__(self, namespace: Namespace, address: str, port: int) -> None:
+    def __init__(self, namespace: Namespace, address: str, port: int, timeout: float = TIMEOUT) -> None:
         with namespace.entered():
             self._socket = socket.socket(family_of(address), socket.SOCK_DGRAM)
-        self._socket.settimeout(TIMEOUT)
+        self._socket.settimeout(timeout)
         self._socket.connect((address, port))
 
     def say(self) -> str:

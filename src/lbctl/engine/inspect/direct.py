@@ -55,9 +55,11 @@ def _sizes(service: Service, links_here: Mapping[str, Link]) -> Iterator[Problem
     """Yield links to endpoints that take smaller packets than arrive: what is too large is dropped there."""
     for family in service.families:
         leaving = links_here.get(_device(service.hops, family))
-        for name in service.interfaces if leaving is not None else ():
+        if leaving is None:
+            continue
+        for name in service.interfaces:
             arriving = links_here.get(name)
-            if leaving is not None and arriving is not None and arriving.mtu > leaving.mtu:
+            if arriving is not None and arriving.mtu > leaving.mtu:
                 yield Problem(
                     code="dsr-mtu",
                     severity=Severity.WARNING,
