@@ -168,7 +168,7 @@ def drops(places: FamilyRules, family: Family, passages: Iterable[Passage]) -> I
 
 
 def marked(places: FamilyRules, intent: Intent) -> Iterator[Problem]:
-    """Rules of others that change the bits by which later chains of ours know what earlier ones decided."""
+    """Foreign rules that change the mark bits by which our later chains know what earlier ones decided."""
     if not any(service.remote or service.allow or service.deny for service in intent.services):
         return
     lowering = Lowering()

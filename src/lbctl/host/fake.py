@@ -95,7 +95,7 @@ class FakeHost:
         #: What was detached, and what then happens.
         self.detached: list[tuple[str, ...]] = []
         self.on_detach: Callable[[], object] = lambda: None
-        #: What a host where lbctl is not was told to do by itself.
+        #: The programs that a host without lbctl was given to run by itself.
         self.orders: list[Orders] = []
         self.asked: Callable[[int, bytes], bytes | None] = lambda *_: None
         #: What `subscribe` returns.

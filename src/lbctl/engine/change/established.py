@@ -44,7 +44,7 @@ class Established:
                 places.append((address, None))
             for place in places:
                 self._found.setdefault(place, []).append((connection, count))
-        #: Service → the listeners of others that decide ahead of its own.
+        #: Service → the listeners of other services that decide before its own.
         self._ahead: dict[str, list[Listener]] = {}
         for wider in hidden(services).values():
             for listener, hiding in wider.items():

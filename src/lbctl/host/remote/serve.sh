@@ -183,7 +183,7 @@ look() {
     if [ -n "$head" ]; then
         head -c "$(($2 + 1))" "$1" >"$out" 2>/dev/null
     else
-        # What the kernel makes up comes in parts, which count as whole ones.
+        # Files of /proc are read in short blocks; `count` takes each for a whole one.
         dd if="$1" of="$out" bs=65536 count="$(($2 / 65536 + 1))" 2>/dev/null
     fi
 }
