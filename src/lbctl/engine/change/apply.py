@@ -179,8 +179,8 @@ def ensure_replannable(session: Session, plan: Plan, stale: Stale) -> None:
     """Raise `stale` unless a plan may be made anew by who holds the lock.
 
     It may where no person was asked, and where an agent changed the kernel: no command did, and whatever
-    another program did, an agent reverts. An agent changes rules at any time, and what it found is on record a
-    moment before.
+    another program did, an agent reverts. An agent changes rules at any time, and what it found is on record
+    a moment before.
     """
     host, owner = session.host, plan.owner
     if session.unattended or (is_live(host, owner) and history.latest(host, owner) == plan.state):
