@@ -190,15 +190,15 @@ bench: bench-deps ## measure lbctl, proxies and other layouts of rules; BENCH=qu
 	$(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python bench --size $(BENCH) --output $(FIGURES) $(PARTS)
 	$(BIN)/python bench/report.py $(FIGURES) $(if $(filter full,$(BENCH)$(PARTS)),--publish)
 
-# Proxies are unpacked, not installed: an installed one is a daemon on port 80, now and after every boot.
-PROXIES := haproxy ipvsadm libnginx-mod-stream nginx
+# Other balancers are unpacked, not installed: an installed proxy is a daemon on port 80, now and after every boot.
+BALANCERS := haproxy ipvsadm libnginx-mod-stream nftlb nginx
 UNPACKED := $(VENV)/debian
 FETCH := apt-get install --download-only --yes --quiet --no-install-recommends --option Debug::NoLocking=true \
-         --option Dir::Cache::archives=$(CURDIR)/$(UNPACKED)/archives $(PROXIES)
+         --option Dir::Cache::archives=$(CURDIR)/$(UNPACKED)/archives $(BALANCERS)
 
 bench-deps: $(VENV)/.bench
 
-$(VENV)/.bench: $(STAMP)
+$(VENV)/.bench: $(STAMP) Makefile
 	$(BIN)/python -m pip install --quiet --group bench
 	@if command -v apt-get >/dev/null; then \
 	    mkdir -p $(UNPACKED)/archives/partial && \
@@ -206,7 +206,7 @@ $(VENV)/.bench: $(STAMP)
 	    for archive in $(UNPACKED)/archives/*.deb; do \
 	        test ! -e "$$archive" || dpkg --extract "$$archive" $(UNPACKED) || exit 1; \
 	    done; \
-	else echo "Proxies are measured where they are installed: $(PROXIES)"; fi
+	else echo "Other balancers are measured if they are installed: $(BALANCERS)"; fi
 	@touch $@
 
 clean: ## remove all that these targets made, .venv included

@@ -14,9 +14,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import nftlb
 from programs import comes, nginx_stream, running, wait_until
 from timing import descendants
-from traffic import PORT, Site
+from traffic import HOSTS, PORT, Site
 
 from lbctl import engine
 from lbctl.host.netns import Namespace, PrivateHost
@@ -172,8 +173,22 @@ stream {{
 """
 
 
+def farms(ports: Sequence[int]) -> list[nftlb.Farm]:
+    """Return a farm for each address of the host, whose backends are processes there."""
+    return [
+        nftlb.farm(f"web{number}", address, [address] * len(ports), ports=ports)
+        for number, address in enumerate(HOSTS)
+    ]
+
+
+@contextmanager
+def farming(site: Site, ports: Sequence[int]) -> Iterator[Balancer]:
+    with nftlb.daemon(site.host, site.folder, farms(ports)) as daemon:
+        yield Balancer(change=lambda ports: daemon.post(farms(ports)))
+
+
 def listens(host: Namespace) -> bool:
-    """True where somebody listens on the port (state 0A)."""
+    """Return True when a process listens on the port (state 0A)."""
     with host.entered():
         lines = Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]
     return any(f[1].endswith(f":{PORT:04X}") and f[3] == "0A" for f in map(str.split, lines))
@@ -234,6 +249,7 @@ NGINX = proxy(
     signal.SIGHUP,
     no_nginx,
 )
+NFTLB = Way(name="nftlb, DNAT", changed_by="its API", start=farming, missing=absent(nftlb.PROGRAM))
 NFT = nft("nft rule, in turn", "inc")
 NFT_RANDOM = nft("nft rule, random, as kube-proxy picks", "random")
 IPTABLES = iptables("iptables rules, in turn", in_turn)
