@@ -40,6 +40,7 @@ import least
 import load
 import machine
 import nat
+import peers
 import proxies
 import spread
 import startup
@@ -51,6 +52,7 @@ PARTS: dict[str, Callable[[Size, Programs, Path], dict[str, Any]]] = {
     "changes": changes.part,
     "load": load.part,
     "growth": growth.part,
+    "nftlb": peers.part,
     "agent": checking.part,
     "fleet": spread.part,
     "dsr": direct.part,

@@ -7,6 +7,7 @@ farms in memory and takes changes over HTTP, with a key, here on the loopback ad
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,34 +34,42 @@ Farm = dict[str, Any]
 
 def farm(
     name: str,
-    address: IPv4Address | str,
+    addresses: Sequence[IPv4Address | str],
     backends: Sequence[IPv4Address | str],
     *,
     protocol: str = "tcp",
     ports: Sequence[int] = (),
     **settings: str,
 ) -> Farm:
-    """Return a farm on port 80 of an address; without `ports`, backends are asked on the port of the farm."""
+    """Return a farm on port 80 of addresses; without `ports`, backends are asked on the port of the farm."""
     return {
         "name": name,
         "family": "ipv4",
-        "virtual-addr": str(address),
-        "virtual-ports": "80",
-        "protocol": protocol,
+        **_listening(name, addresses, protocol),
         "mode": "dnat",
+        "protocol": protocol,
         "scheduler": "rr",
         **settings,
         "state": "up",
         "backends": [
-            {
-                "name": f"b{number}",
-                "ip-addr": str(backend),
-                **({"port": str(ports[number])} if ports else {}),
-                "weight": "1",
-                "state": "up",
-            }
-            for number, backend in enumerate(backends)
+            {"name": f"b{number}", "ip-addr": str(each), **port, "weight": "1", "state": "up"}
+            for number, each in enumerate(backends)
+            for port in [{"port": str(ports[number])} if ports else {}]
         ],
+    }
+
+
+def _listening(name: str, addresses: Sequence[IPv4Address | str], protocol: str) -> Farm:
+    """Return the addresses of a farm."""
+    # In nftlb 1.0.7, a farm with a list of addresses and another protocol than tcp gets one more address,
+    # which is empty, and nft refuses its rules ("syntax error, unexpected colon").
+    if len(addresses) == 1:
+        return {"virtual-addr": str(addresses[0]), "virtual-ports": "80"}
+    return {
+        "addresses": [
+            {"name": f"{name}-{number}", "ip-addr": str(each), "ports": "80", "protocol": protocol}
+            for number, each in enumerate(addresses)
+        ]
     }
 
 
@@ -76,6 +85,16 @@ def document(farms: Sequence[Farm]) -> str:
 def loading(file: Path) -> tuple[str, ...]:
     """Return the command that loads a file and ends."""
     return (PROGRAM, "--key", KEY, "--log", "3", "--log-output", "2", "--config", str(file), "--exit")
+
+
+def complaint(log: str) -> str:
+    """Return the first error that nft reports in a log, and the command that it underlines."""
+    found = re.search(r"Error: (.*)\n(.*)\n( *)(\^+)$", log, re.MULTILINE)
+    if not found:
+        return log.strip() or "no message"
+    error, commands, before, underlined = found.groups()
+    at = commands.rfind(" ; ", 0, len(before) + 1) + 1
+    return f"{error}: {commands[at : len(before) + len(underlined)].strip(' ;')}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
