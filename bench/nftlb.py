@@ -1,7 +1,7 @@
-"""nftlb, the nftables load balancer, as another program that does what lbctl does: its farms, and its API.
+"""nftlb, a load balancer that writes nftables rules as lbctl does: its farms, and its API.
 
-Its file and its API take the same JSON. Started with `--exit` it loads a file and ends; otherwise it keeps its
-farms in memory and takes changes over HTTP, with a key, here on the loopback address of a private namespace.
+Its file and its API take the same JSON. Started with `--exit`, it loads a file and ends; otherwise it keeps
+its farms in memory and takes changes over HTTP, with a key; here on the loopback of a private namespace.
 """
 
 from __future__ import annotations

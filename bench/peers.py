@@ -1,8 +1,8 @@
 """lbctl beside nftlb, which also writes nftables rules: load, change, and what a new flow costs.
 
 Services of three endpoints on port 80/udp, 1, 100 and 1,000 of them, translated (NAT) and by direct server
-return (DSR), on a router between a client and the endpoints; nftlb has farms of the same. nftlb takes no more:
-it has 4,095 marks for backends, and looks for a free one by comparing each mark with those of all backends.
+return (DSR), on a router between a client and the endpoints; nftlb has farms of the same. It cannot have many
+more: it has 4,095 marks for backends, and looks for a free one by comparing each mark with those of all.
 
 - load: whole processes, `nftlb --exit` and `lbctl apply`, in turns;
 - change: the weight, and the address, of one endpoint, by programs that keep their state: nftlb takes the
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -190,7 +191,9 @@ class Bench:
         """Return the JSON of the part."""
         self._plain_flows()
         found = {
-            "loads": [row for kind in KINDS for services in self.size.farms for row in self._load(kind, services)],
+            "loads": [
+                row for kind in KINDS for services in self.size.farms for row in self._load(kind, services)
+            ],
             "changes": [
                 row for kind in LOADED for services in self.size.farms for row in self._change(kind, services)
             ],
@@ -345,6 +348,17 @@ def by_lbctl(
             return timed(lambda: apply(session, (plan(session, intent),)))
 
     return change
+
+
+def above_receiving(part: dict[str, Any]) -> dict[tuple[str, str, int], float]:
+    """Return nanoseconds of a new flow beyond receiving its packet, by kind, side and number of services."""
+    runs = {(flow["what"], flow["side"], flow["services"]): flow["flow_ns"] for flow in part["flows"]}
+    floor = runs[DROPPED, "", 0]
+    return {
+        key: statistics.median(a - b for a, b in zip(each, floor, strict=True))
+        for key, each in runs.items()
+        if key[0] != DROPPED
+    }
 
 
 def part(size: Size, programs: Programs, folder: Path) -> dict[str, Any]:
