@@ -13,7 +13,7 @@ Parts of every run, at most twelve minutes in all:
 - load: what lbctl takes to load many services into the kernel and to change them, beside nft and iptables;
 - growth: layouts of rules, by the number of services: load, change, list, memory, a new flow.
 
-Parts that are measured if they are named (`make bench PARTS="nat dsr"`; `PARTS=all`: all parts above and below):
+Parts that are measured if they are named (`make bench PARTS="nat dsr"`; `PARTS=all` for those of both lists):
 
 - nftlb: load, change and new flows, by NAT and by direct server return, beside nftlb (about five minutes);
 - nat: what limits balancing by NAT: lbctl, the least rules that translate, tracking alone;

@@ -44,8 +44,13 @@ def farm(
     """Return a farm on port 80 of addresses; without `ports`, backends are asked on the port of the farm."""
     return {
         "name": name,
+        # First: at any other setting that comes before, nftlb 1.0.7 gives the farm an address of its own, which
+        # is empty, and nft refuses its rules ("syntax error, unexpected colon").
+        "addresses": [
+            {"name": f"{name}-{number}", "ip-addr": str(each), "ports": "80", "protocol": protocol}
+            for number, each in enumerate(addresses)
+        ],
         "family": "ipv4",
-        **_listening(name, addresses, protocol),
         "mode": "dnat",
         "protocol": protocol,
         "scheduler": "rr",
@@ -56,20 +61,6 @@ def farm(
             for number, each in enumerate(backends)
             for port in [{"port": str(ports[number])} if ports else {}]
         ],
-    }
-
-
-def _listening(name: str, addresses: Sequence[IPv4Address | str], protocol: str) -> Farm:
-    """Return the addresses of a farm."""
-    # In nftlb 1.0.7, a farm with a list of addresses and another protocol than tcp gets one more address,
-    # which is empty, and nft refuses its rules ("syntax error, unexpected colon").
-    if len(addresses) == 1:
-        return {"virtual-addr": str(addresses[0]), "virtual-ports": "80"}
-    return {
-        "addresses": [
-            {"name": f"{name}-{number}", "ip-addr": str(each), "ports": "80", "protocol": protocol}
-            for number, each in enumerate(addresses)
-        ]
     }
 
 
