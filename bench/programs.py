@@ -63,6 +63,11 @@ def nginx_stream() -> Path | None:
     return None
 
 
+def absent(program: str) -> str | None:
+    """Return why a program cannot be run, or None."""
+    return None if shutil.which(program) else f"{program} is not installed"
+
+
 def version(*argv: str) -> str | None:
     """The version that a program says it has, or None where it is not there."""
     if not shutil.which(argv[0]):
