@@ -13,7 +13,7 @@ from lbctl.model import Forward
 from lbctl_nftables import affinity, layout, lift
 from lbctl_nftables.kernel import elements, objects
 from lbctl_nftables.kernel.objects import KernelTable
-from lbctl_nftables.layout import Form, Purpose
+from lbctl_nftables.layout import Form
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -73,15 +73,16 @@ def _place(plan: Plan, flow: StaleFlow) -> tuple[str, str, str] | None:
     if flow.forward is not Forward.DSR:
         return None
     word = layout.INGRESS[flow.family]
-    maps = layout.LISTENERS[Purpose.LEAD]
-    key = (word, "element", maps[Form.of(flow.listener)], layout.listener_key(flow.listener))
-    item = plan.before.by_key.get(key)
-    chain = layout.verdict(item.text) if item is not None else None
-    service = layout.service_of_chain(chain) if chain else None
-    if service is None:
-        return None
-    name = layout.flows(f"flows-{flow.listener.protocol}", service)
-    return (word, service, name) if (word, "map", name) in plan.after.by_key else None
+    form, key = Form.of(flow.listener), layout.listener_key(flow.listener)
+    chains = [item.key[2] for item in plan.before.of_kind("chain") if item.key[0] == word]
+    for device in map(layout.device_of, filter(layout.is_ingress, chains)):
+        item = plan.before.by_key.get((word, "element", layout.dispatch(form, device), key))
+        chain = layout.verdict(item.text) if item is not None else None
+        service = layout.service_of_chain(chain) if chain else None
+        if service is not None:
+            name = layout.flows(f"flows-{flow.listener.protocol}", service)
+            return (word, service, name) if (word, "map", name) in plan.after.by_key else None
+    return None
 
 
 def _cards(program: Program, word: str, service: str, to: str | None) -> Iterator[str]:

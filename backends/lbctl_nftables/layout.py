@@ -164,7 +164,7 @@ class Purpose(StrEnum):
     REFUSE = "refuse"
     LEARN = "learn"
     OFFLOAD = "offload"
-    #: As `LEAD`, and by maps of the same names, in the tables at ingress.
+    #: As `LEAD`, in the tables at ingress, by maps of each interface; see `dispatch`.
     INGRESS = "ingress"
 
 
@@ -184,8 +184,6 @@ LISTENERS: Mapping[Purpose, Mapping[Form, str]] = {
         zip(Form, ("offloaded", "offloaded-ports", "offloaded-ranges", "offloaded-port-ranges"), strict=True)
     ),
 }
-LISTENER_MAPS = frozenset(name for maps in LISTENERS.values() for name in maps.values())
-DISPATCH = frozenset(LISTENERS[Purpose.LEAD].values())
 #: Sets of pairs of links that packets fill: of each with itself, and of those that differ.
 LINKS = "links"
 CROSSED = "crossed-links"
@@ -214,6 +212,10 @@ TRANSLATED = "translated"
 PICKS, PATHS = "picks", "paths"
 #: Both MAC addresses of a frame: where it goes, and where it comes from.
 CARDS = "@ll,0,96"
+#: The client's address, and the flags of TCP, by their places in a packet. By its name, nft has a rule of
+#: family `netdev` ask for the protocol that a field is of.
+SOURCES: Mapping[Family, str] = {Family.IPV4: "@nh,96,32", Family.IPV6: "@nh,64,128"}
+TCP_FLAGS = "@th,104,8"
 
 _GOTO = ": goto "
 _CHAIN_PREFIX = "service-"
@@ -226,6 +228,11 @@ _LEARN_PREFIX = "learn-"
 _AFFINITY_PREFIX = "affinity-"
 _ENDPOINTS_PREFIX = "endpoints-"
 _INGRESS_PREFIX = "ingress-"
+_LISTENER_MAPS: Mapping[str, tuple[str, ...]] = {
+    name: tuple(maps.values()) for maps in LISTENERS.values() for name in maps.values()
+}
+#: The maps of listeners of an interface, at its ingress: the beginning of a name → form.
+_INGRESS_FORMS: Mapping[str, Form] = {f"{form}-": form for form in (Form.ADDRESS, Form.ADDRESS_RANGE)}
 _PAGES = 256
 _PAGE = re.compile(r"(?:ports|hosts|addresses-[a-z]+|picks|paths)-[0-9a-f]{2}\Z")
 #: nft refuses a longer comment.
@@ -340,6 +347,26 @@ def device_of(chain: str) -> str:
 def is_ingress(name: str) -> bool:
     """Return True for the name of a chain at the ingress of an interface."""
     return name.startswith(_INGRESS_PREFIX)
+
+
+def dispatch(form: Form, device: str) -> str:
+    """Return the name of the map that leads what arrives at an interface to services: `services-eth0`."""
+    return f"{form}-{device}"
+
+
+@lru_cache(maxsize=1 << 10)
+def listener_maps(name: str) -> tuple[str, ...]:
+    """Return the names of the maps that are asked for one purpose, by that of one of them; () for no such."""
+    device = next((name.removeprefix(prefix) for prefix in _INGRESS_FORMS if name.startswith(prefix)), None)
+    if device is None:
+        return _LISTENER_MAPS.get(name, ())
+    return tuple(dispatch(form, device) for form in _INGRESS_FORMS.values())
+
+
+@lru_cache(maxsize=1 << 10)
+def is_dispatch(name: str) -> bool:
+    """Return True for the name of a map that leads packets to services' chains."""
+    return name in LISTENERS[Purpose.LEAD].values() or name.startswith(tuple(_INGRESS_FORMS))
 
 
 def flows(kind: str, service: str) -> str:

@@ -79,6 +79,18 @@ def test_a_hash_leads_a_client_to_one_server_whatever_it_sends(segment: Segment,
     assert {each["established"] for each in counts.values()} == {None}
 
 
+@pytest.mark.parametrize("address", [SERVICE4, SERVICE6])
+def test_a_hash_for_one_protocol_counts_connections_and_not_packets(segment: Segment, address: str) -> None:
+    listen = f"[{address}]:80/tcp" if ":" in address else f"{address}:80/tcp"
+    apply(segment, intent(service("far", listen, *EVERY, forward="dsr", scheduler="source-hash")))
+    [server] = set(segment.ask(5, address))
+    held = segment.connect(address)
+    assert [held.say() for _ in range(3)] == [server] * 3
+    counted = [int(str(each["connections"])) for each in status(segment).values()]
+    assert sum(counted) == max(counted) == 6
+    assert tracked(segment) == 0
+
+
 def test_the_example_balances_as_it_says(segment: Segment) -> None:
     apply(segment, (SEGMENT / "lbctl.toml").read_text())
     assert min(tally(segment.ask(1, source=client)[0] for client in CLIENTS4)) >= 4
@@ -224,7 +236,8 @@ def test_a_translated_listener_wins_over_a_range_of_direct_return(segment: Segme
     apply(segment, intent(far, near))
     assert tally(segment.ask(6)) == [2, 2, 2]
     assert "service-near" in segment.balancer.run("nft", "list", "map", "ip", "lbctl", "services")
-    assert ". 81 : return" in segment.balancer.run("nft", "list", "map", "netdev", "lbctl.ip", "services")
+    listing = ("nft", "list", "map", "netdev", "lbctl.ip", "services-eth0")
+    assert ". 81 : return" in segment.balancer.run(*listing)
 
 
 def test_endpoints_off_the_segment_are_an_error_of_the_plan(segment: Segment) -> None:
