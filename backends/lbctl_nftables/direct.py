@@ -72,6 +72,7 @@ def shared(family: Family, needs: Collection[str], dialect: str) -> Part:
     """Return what all services of a family share at ingress: `needs` are names of chains and maps."""
     word = layout.INGRESS[family]
     declarations = layout.declarations(word, dialect)
+    priority = layout.INGRESS_PRIORITY[family]
     maps: dict[str, str] = {}
     hooks: list[Item] = []
     for chain in sorted(filter(layout.is_ingress, needs)):
@@ -80,7 +81,7 @@ def shared(family: Family, needs: Collection[str], dialect: str) -> Part:
         names = [name for name in forms if name in needs]
         maps |= {name: forms[name] for name in names}
         key = f"{_only(family)} {layout.WORD[family]} daddr . meta l4proto . th dport"
-        hooks.append(Item((word, "chain", chain), layout.ingress_hook(device)))
+        hooks.append(Item((word, "chain", chain), layout.ingress_hook(device, priority)))
         hooks.append(Item((word, "rules", chain), "\n".join(f"{key} vmap @{name}" for name in names)))
     maps |= {name: layout.kind_of_page(name) for name in sorted(needs) if layout.is_page(name)}
     declared = [Item((word, "map", name), "\n".join(declarations[kind])) for name, kind in maps.items()]

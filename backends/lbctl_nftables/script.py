@@ -167,10 +167,7 @@ def _is_listener_moving(change: Change, after: Program, listeners: Mapping[str, 
     if (word, "map", names[0]) not in after.by_key:
         return True
     return any(
-        going.meets(listener)
-        for name in maps
-        if name != names[0]
-        for listener in listeners.get(name, ())
+        going.meets(listener) for name in maps if name != names[0] for listener in listeners.get(name, ())
     )
 
 
