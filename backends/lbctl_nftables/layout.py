@@ -243,7 +243,7 @@ _RANGES = 1 << 15
 _AFFINITIES = tuple(f"{kind}{_AFFINITY_PREFIX}" for kind in EndpointKind)
 _ENDPOINTS = tuple(f"{kind}{_ENDPOINTS_PREFIX}" for kind in EndpointKind)
 #: Kinds of maps of connections at ingress.
-_FLOWS = ("flows-tcp", "closing-tcp", "flows-udp")
+FLOWS = ("flows-tcp", "closing-tcp", "flows-udp")
 _CLIENTS = (f"size {AFFINITY_SIZE}", "flags dynamic,timeout")
 _LINK_PAIRS = ("size 1024", "flags dynamic")
 
@@ -450,7 +450,7 @@ def affinity_of_endpoints(name: str) -> str:
 
 def kind_of_set(name: str) -> str | None:
     """The kind of declaration that the map of clients or set of endpoints of this name has; else None."""
-    prefixes = (*_AFFINITIES, *_ENDPOINTS, *(f"{kind}-" for kind in _FLOWS))
+    prefixes = (*_AFFINITIES, *_ENDPOINTS, *(f"{kind}-" for kind in FLOWS))
     found = next((prefix for prefix in prefixes if name.startswith(prefix)), None)
     return found.rstrip("-") if found else None
 
@@ -586,7 +586,7 @@ def _at_ingress(word: str, dialect: str) -> Mapping[str, tuple[str, ...]]:
         f"page-{PATHS}": (f"typeof {key} : {CARDS}",),
         **{
             kind: (f"typeof {_connection(word, kind.rpartition('-')[2])} : {CARDS}", *connections)
-            for kind in _FLOWS
+            for kind in FLOWS
         },
     }
 

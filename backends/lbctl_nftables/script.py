@@ -201,6 +201,15 @@ def forget(owner: str, word: str, name: str, entries: Sequence[AffinityEntry]) -
     return _text([*lines, "}"])
 
 
+def readdress(
+    owner: str, word: str, name: str, cards: Mapping[str, str], entries: Sequence[AffinityEntry]
+) -> str:
+    """Return the script that gives connections other MAC addresses, whether they are still known or not."""
+    lines = [f"add element {_place(owner, word)} {name} {{"]
+    lines += [f"\t{each.client} timeout {max(each.seconds, 1)}s : {cards[each.endpoint]}," for each in entries]
+    return forget(owner, word, name, entries) + _text([*lines, "}"])
+
+
 def _text(lines: Iterable[str]) -> str:
     return "\n".join([*lines, ""])
 

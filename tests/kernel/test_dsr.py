@@ -114,6 +114,41 @@ def test_the_agent_follows_a_mac_address_that_changes(segment: Segment) -> None:
     assert tally(segment.ask(6)) == [2, 2, 2]
 
 
+def test_connections_follow_a_mac_address_that_changes(segment: Segment) -> None:
+    """What is learned of them holds MAC addresses."""
+    text = intent(direct(*EVERY))
+    apply(segment, text)
+    held = [segment.connect(address) for address in (SERVICE4, SERVICE6) for _ in range(6)]
+    before = [each.say() for each in held]
+    assert tally(before) == [4, 4, 4]
+    for number, server in enumerate(segment.servers[:2]):
+        server.ip("link", "set", "eth0", "address", f"02:00:00:00:00:9{number}")
+    segment.balancer.ip("neigh", "flush", "all")
+    apply(segment, text)
+    assert [each.say() for each in held] == before
+    # They are known for as long as before: an hour after their last packet.
+    listed = segment.balancer.run("nft", "list", "map", "netdev", "lbctl.ip", "flows-tcp-far")
+    assert listed.count("0x200000000") == 4
+    assert listed.count("expires 59m") + listed.count("expires 1h") == 6
+    assert tally(segment.ask(6)) == [2, 2, 2]
+
+
+def test_flows_stay_where_servers_exchange_their_mac_addresses(segment: Segment) -> None:
+    text = intent(direct(*EVERY))
+    apply(segment, text)
+    flows = [segment.flow(address) for address in (SERVICE4, SERVICE6) for _ in range(6)]
+    before = [each.say() for each in flows]
+    assert tally(before) == [4, 4, 4]
+    first, second = segment.servers[:2]
+    cards = segment.mac(first), segment.mac(second)
+    first.ip("link", "set", "eth0", "address", "02:00:00:00:00:99")
+    for server, card in zip((second, first), cards, strict=True):
+        server.ip("link", "set", "eth0", "address", card)
+    segment.balancer.ip("neigh", "flush", "all")
+    apply(segment, text)
+    assert [each.say() for each in flows] == before
+
+
 def test_connections_outlive_weights_drains_and_endpoints(segment: Segment) -> None:
     apply(segment, intent(direct(*EVERY)))
     held = [segment.connect() for _ in range(9)]
