@@ -1,7 +1,6 @@
 """Connections that rules at ingress have learned: how many there are, how they end, and when they move.
 
-See `lbctl_nftables.direct`. Entries hold MAC addresses: those of an endpoint whose address changes are written
-anew. A connection is counted until its entry expires: one that the endpoint ended, and
+See `lbctl_nftables.direct`. A connection is counted until its entry expires: one that the endpoint ended, and
 the client did not, is known for an hour.
 """
 
@@ -33,7 +32,7 @@ class EndedFlows(NamedTuple):
 
 
 class MovedFlows(NamedTuple):
-    """A map of connections in which MAC addresses are replaced: those that endpoints had → those they have."""
+    """A map of connections in which MAC addresses are replaced: those of endpoints before → those now."""
 
     word: str
     name: str

@@ -206,7 +206,8 @@ def readdress(
 ) -> str:
     """Return the script that gives connections other MAC addresses, whether they are still known or not."""
     lines = [f"add element {_place(owner, word)} {name} {{"]
-    lines += [f"\t{each.client} timeout {max(each.seconds, 1)}s : {cards[each.endpoint]}," for each in entries]
+    for each in entries:
+        lines.append(f"\t{each.client} timeout {max(each.seconds, 1)}s : {cards[each.endpoint]},")
     return forget(owner, word, name, entries) + _text([*lines, "}"])
 
 
