@@ -205,10 +205,9 @@ def readdress(
     owner: str, word: str, name: str, cards: Mapping[str, str], entries: Sequence[AffinityEntry]
 ) -> str:
     """Return the script that gives connections other MAC addresses, whether they are still known or not."""
-    lines = [f"add element {_place(owner, word)} {name} {{"]
-    for each in entries:
-        lines.append(f"\t{each.client} timeout {max(each.seconds, 1)}s : {cards[each.endpoint]},")
-    return forget(owner, word, name, entries) + _text([*lines, "}"])
+    target = f"{_place(owner, word)} {name}"
+    moved = [f"{each.client} timeout {max(each.seconds, 1)}s : {cards[each.endpoint]}," for each in entries]
+    return forget(owner, word, name, entries) + _text(_braced(f"add element {target}", moved))
 
 
 def _text(lines: Iterable[str]) -> str:
