@@ -150,7 +150,7 @@ def edits(scene: Scene, way: tuple[str, ...]) -> Iterator[tuple[str, Callable[[]
     if way[1] == "iptables":
         tool = {"legacy": "iptables-legacy", "nf_tables": "iptables-nft"}[way[3]]
         for words in RULES:
-            yield words, partial(scene.run, tool, *words.split(" "))
+            yield words, partial(scene.run, tool, *words.split())
         return
     for words in COMMANDS:
         yield words, partial(scene.run, "nft", *words.split(" "))
