@@ -99,9 +99,9 @@ else
 endif
 
 # Unpacked, not installed: an installed server is a daemon, now and after every boot.
-SERVERS := busybox-static openssh-server openssh-sftp-server prometheus haproxy keepalived etcd-client etcd-server bird2 exabgp python3-exabgp dnsmasq-base
-# What bird2 and keepalived load, and a host that has neither may lack.
-SERVERS += libglib2.0-0 libnl-3-200 libnl-genl-3-200 libpci3 libsensors5 libsnmp40 libssh-gcrypt-4 libwrap0
+SERVERS := busybox-static openssh-server openssh-sftp-server prometheus haproxy keepalived etcd-client etcd-server bird2 exabgp python3-exabgp dnsmasq-base nftlb
+# What bird2, keepalived and nftlb load, and a host that has neither may lack.
+SERVERS += libev4 libglib2.0-0 libjansson4 libnl-3-200 libnl-genl-3-200 libpci3 libsensors5 libsnmp40 libssh-gcrypt-4 libwrap0
 SERVERS_UNPACKED := $(VENV)/servers
 
 test-servers: $(SERVERS_UNPACKED)/.complete ## run the tests with real servers: Prometheus and others, unpacked from Debian's packages

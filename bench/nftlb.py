@@ -44,8 +44,8 @@ def farm(
     """Return a farm on port 80 of addresses; without `ports`, backends are asked on the port of the farm."""
     return {
         "name": name,
-        # First: at any other setting that comes before, nftlb 1.0.7 gives the farm an address of its own that
-        # is empty, and nft refuses its rules ("syntax error, unexpected colon").
+        # Before all other settings: after one of these, nftlb 1.0.7 gives the farm an address of its own too,
+        # an empty one, and nft refuses its rules ("syntax error, unexpected colon").
         "addresses": [
             {"name": f"{name}-{number}", "ip-addr": str(each), "ports": "80", "protocol": protocol}
             for number, each in enumerate(addresses)

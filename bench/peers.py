@@ -307,7 +307,8 @@ class Bench:
             file = self.folder / "file"
             file.write_text(nftlb.document(farm))
             with road.router.entered():
-                done = subprocess.run(nftlb.loading(file), capture_output=True, text=True, check=False)
+                # What nftlb 1.0.7 logs is not always UTF-8.
+                done = subprocess.run(nftlb.loading(file), capture_output=True, text=True, errors="replace")
             loaded = " : goto " in road.router.run("nft", "list", "ruleset")
             found[name] = "" if loaded else nftlb.complaint(done.stderr)
         return found

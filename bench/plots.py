@@ -33,7 +33,7 @@ def draw(results: dict[str, Any], folder: Path) -> None:
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "lbctl", "font.size": 9}):
         for name, (part, chart) in charts.items():
             found = results["parts"].get(part)
-            if found and "absent" not in found:
+            if found and not isinstance(found.get("absent"), str):
                 figure = chart(found)
                 figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
 
@@ -70,7 +70,7 @@ def bars(
 
 def growth(part: dict[str, Any]) -> Figure:
     """Load and a new flow, by the number of services: nftables and iptables on one axis."""
-    figure = Figure(figsize=(9, 4.6), layout="constrained")
+    figure = Figure(figsize=(9, 5), layout="constrained")
     load_axes, flow_axes = figure.subplots(1, 2)
     for backend, found in part["backends"].items():
         for layout in found["layouts"]:
@@ -84,7 +84,8 @@ def growth(part: dict[str, Any]) -> Figure:
         axes.set_xlabel("services of ten endpoints")
         axes.grid(visible=True, which="major", alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=7.5)
+        place = {"loc": "upper left", "bbox_to_anchor": (-0.2, -0.15), "ncol": 2}
+        axes.legend(frameon=False, fontsize=7, columnspacing=0.8, handlelength=1.6, **place)
     return figure
 
 

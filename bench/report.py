@@ -2,7 +2,7 @@
 
     python bench/report.py FILE             prints what is in a JSON document of the bench
     python bench/report.py FILE --publish   records it, and writes its figures into README.md and docs/bench
-    python bench/report.py --check          exits with 1 if these pages differ from the recorded document
+    python bench/report.py --check          exits with 1 if these pages differ from the recorded one
 
 In README.md and docs/bench/README.md, this program writes what stands between `<!-- bench:NAME -->` and
 `<!-- /bench:NAME -->`.
@@ -512,7 +512,14 @@ def written(text: str, results: dict[str, Any]) -> str:
 def as_text(results: dict[str, Any]) -> str:
     """Return the document of a run: a line for each list of numbers."""
     text = json.dumps(results, indent=1, ensure_ascii=False)
-    return re.sub(r"\[[^\[\]{}]*\]", lambda found: " ".join(found[0].split()), text) + "\n"
+    return (
+        re.sub(
+            r"\[[^\[\]{}]*\]",
+            lambda found: " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]"),
+            text,
+        )
+        + "\n"
+    )
 
 
 def publish(results: dict[str, Any]) -> None:
@@ -524,23 +531,24 @@ def publish(results: dict[str, Any]) -> None:
     draw(results, RESULTS.parent)
 
 
-def check() -> int:
-    results = json.loads(RESULTS.read_text())
+def check(file: Path) -> int:
+    results = json.loads(file.read_text())
     stale = [path for path in DOCUMENTS if written(path.read_text(), results) != path.read_text()]
     for path in stale:
-        where = path.relative_to(ROOT)
-        print(f"{where} differs from {RESULTS.relative_to(ROOT)}: python bench/report.py --publish")
+        print(f"{path.relative_to(ROOT)} differs from {file.name}: python bench/report.py --publish")
     return 1 if stale else 0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("file", metavar="FILE", type=Path, nargs="?", default=RESULTS)
-    parser.add_argument("--publish", action="store_true")
-    parser.add_argument("--check", action="store_true")
+    parser.add_argument(
+        "--publish", action="store_true", help="record FILE and write its figures into the documents"
+    )
+    parser.add_argument("--check", action="store_true", help="exit with 1 if the documents differ from FILE")
     given = parser.parse_args()
     if given.check:
-        return check()
+        return check(given.file)
     results = json.loads(given.file.read_text())
     print_all(results)
     if given.publish:
