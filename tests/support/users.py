@@ -22,16 +22,7 @@ def as_user(*options: str) -> tuple[str, ...]:
     drop = (_found("setpriv"), *_DROP, *options)
     for folder in reversed(_REPOSITORY.parents):
         if not folder.stat().st_mode & 0o001:
-            unshared = (
-                _found("unshare"),
-                "--mount",
-                "--propagation",
-                "private",
-                "/bin/sh",
-                "-c",
-                _OPEN,
-                "sh",
-            )
+            unshare = (_found("unshare"), "--mount", "--propagation", "private")
             return (*unshare, "/bin/sh", "-c", _OPEN, "sh", str(_REPOSITORY), str(folder), *drop)
     return drop
 
