@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from lbctl.conformance.network import Responder
 from lbctl_nftables import layout
-from support.agents import AgentProcess
+from support.agents import AgentProcess, checked
 from support.examples import SEGMENT
 from support.network import intent, service
 from support.segment import CLIENTS4, SERVERS4, SERVERS6, SERVICE4, SERVICE6, Segment, tally
@@ -314,6 +315,73 @@ def test_a_change_of_the_way_reports_what_is_lost(segment: Segment) -> None:
         assert "established connections of far are lost" in planned.out + planned.err
     apply(segment, intent(returned))
     assert tally(segment.ask(6)) == [2, 2, 2]
+
+
+def test_a_migration_leads_by_translation_and_nothing_is_lost_unsaid(segment: Segment) -> None:
+    segment.balancer.write("/proc/sys/net/ipv4/ip_forward", "1")
+    translated = intent(service("far", f"{SERVICE4}:80/tcp", *SERVERS4))
+    returned = intent(service("far", f"{SERVICE4}:80/tcp", *SERVERS4, forward="dsr"))
+    legacy = segment.lbctl("apply", "--yes", "--driver", "legacy", config=translated)
+    assert legacy.code == 0, legacy.err
+    refused = segment.lbctl("migrate", "--to", "nftables", "--yes", config=returned)
+    assert refused.code == 5
+    assert "it cannot hold" in refused.err
+    assert "lbctl apply changes the service, and says what that loses" in refused.err
+    held = [segment.connect() for _ in range(3)]
+    moved = segment.lbctl("migrate", "--to", "nftables", "--yes", config=translated)
+    assert moved.code == 0, moved.err
+    assert [each.say() for each in held] == [each.server for each in held]
+    lost = "established connections of far are lost"
+    planned = segment.lbctl("apply", "--yes", config=returned)
+    assert planned.code == 0, planned.err
+    assert lost in planned.out + planned.err
+    assert tally(segment.ask(6)) == [2, 2, 2]
+    assert {each.say() for each in held} == {"lost"}
+    refused = segment.lbctl("migrate", "--to", "iptables", "--yes", config=returned)
+    assert refused.code == 3
+    assert "forward dsr" in refused.err
+    back = segment.lbctl("apply", "--yes", config=translated)
+    assert back.code == 0, back.err
+    assert lost in back.out + back.err
+    moved = segment.lbctl("migrate", "--to", "iptables", "--yes", config=translated)
+    assert moved.code == 0, moved.err
+    assert tally(segment.ask(6)) == [2, 2, 2]
+
+
+@pytest.mark.parametrize("scheduler", ["round-robin", "maglev"])
+def test_the_agent_takes_an_endpoint_out_that_fails(segment: Segment, scheduler: str) -> None:
+    processes = [Responder(server) for server in segment.servers]
+    for server, process in zip(SERVERS4, processes, strict=True):
+        process.listen(81, address=server)
+        process.start()
+    learns = scheduler == "round-robin"
+    far = service("far", f"{SERVICE4}:80/tcp", *SERVERS4, forward="dsr", scheduler=scheduler)
+    apply(segment, intent(far + checked("tcp", port=81)))
+    agent = AgentProcess(segment).ready()  # type: ignore[arg-type]
+    try:
+        agent.wait(lambda: agent.said.count("is up") == 3, "not found to be up")
+        before = {client: segment.connect(source=client) for client in CLIENTS4[:12]}
+        assert min(tally(each.server for each in before.values())) >= 1
+        processes[0].close()
+        agent.lost(SERVERS4[0])
+        after = tally(segment.ask(1, source=client)[0] for client in CLIENTS4)
+        assert after[0] == 0
+        assert after[1:] == [20, 20] or not learns
+        # What is learned stays, since only the check has failed; with a hash, the others stay.
+        stay = [each for each in before.values() if learns or each.server != SERVERS4[0]]
+        assert [each.say() for each in stay] == [each.server for each in stay]
+        processes[0] = Responder(segment.servers[0])
+        processes[0].listen(81, address=SERVERS4[0])
+        processes[0].start()
+        agent.wait(lambda: f"{SERVERS4[0]} 0 -> " in agent.said, "not taken in again")
+        assert [each.say() for each in stay] == [each.server for each in stay]
+        if not learns:
+            again = {client: segment.ask(1, source=client)[0] for client in before}
+            assert again == {client: each.server for client, each in before.items()}
+    finally:
+        agent.stop()
+        for process in processes:
+            process.close()
 
 
 def test_explain_compare_and_import_read_live_rules_at_ingress(segment: Segment, tmp_path: Path) -> None:
