@@ -15,7 +15,6 @@ from support.segment import CLIENTS4, SERVERS4, SERVERS6, SERVICE4, SERVICE6, Se
 
 LISTEN = [f"{at}:80/{kind}" for at in (SERVICE4, f"[{SERVICE6}]") for kind in ("tcp", "udp")]
 EVERY = (*SERVERS4, *SERVERS6)
-RULES = ("round-robin", "source-hash", "maglev")
 
 
 @pytest.fixture
