@@ -1,6 +1,8 @@
 """Direct server return on a switch: real hosts, real connections, nothing tracked by the balancer."""
 
 import json
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from lbctl_nftables import layout
 from support.agents import AgentProcess, checked
 from support.examples import SEGMENT
 from support.network import intent, service
-from support.segment import CLIENTS4, SERVERS4, SERVERS6, SERVICE4, SERVICE6, Segment, tally
+from support.segment import CLIENTS4, PATIENCE, SERVERS4, SERVERS6, SERVICE4, SERVICE6, Segment, tally
 
 LISTEN = [f"{at}:80/{kind}" for at in (SERVICE4, f"[{SERVICE6}]") for kind in ("tcp", "udp")]
 EVERY = (*SERVERS4, *SERVERS6)
@@ -89,6 +91,55 @@ def test_a_hash_for_one_protocol_counts_connections_and_not_packets(segment: Seg
     counted = [int(str(each["connections"])) for each in status(segment).values()]
     assert sum(counted) == max(counted) == 6
     assert tracked(segment) == 0
+
+
+def test_weights_backups_and_a_dice(segment: Segment) -> None:
+    def endpoints(*states: str) -> str:
+        tables = (
+            f'[[service.endpoint]]\naddress = "{server}"\nweight = {weight}\nstate = "{state}"\n'
+            for server, weight, state in zip(SERVERS4, (3, 1, 2), states, strict=True)
+        )
+        return "".join(tables)
+
+    far = service("far", f"{SERVICE4}:80/tcp", forward="dsr")
+    apply(segment, intent(far + endpoints("active", "active", "active")))
+    assert tally(segment.ask(12)) == [6, 2, 4]
+    apply(segment, intent(far + endpoints("active", "active", "backup")))
+    assert tally(segment.ask(8)) == [6, 2, 0]
+    apply(segment, intent(far + endpoints("drain", "drain", "backup")))
+    assert tally(segment.ask(3)) == [0, 0, 3]
+    dice = service("far", f"{SERVICE4}:80/tcp", forward="dsr", scheduler="random")
+    apply(segment, intent(dice + endpoints("active", "active", "active")))
+    held = [segment.connect() for _ in range(60)]
+    found = tally(each.server for each in held)
+    # Each is within six standard deviations of its share: 30, 10 and 20 of 60.
+    assert all(
+        abs(got - wanted) <= 6 * (wanted * (60 - wanted) / 60) ** 0.5
+        for got, wanted in zip(found, (30, 10, 20), strict=True)
+    ), found
+    assert [each.server for each in held] != [each.server for each in held[:6]] * 10
+    assert [each.say() for each in held] == [each.server for each in held]
+
+
+def test_the_hook_is_behind_filters_at_ingress_and_before_others(segment: Segment) -> None:
+    apply(segment, intent(direct(*EVERY)))
+    head = 'type filter hook ingress device "eth0" priority'
+    segment.balancer.run(
+        "nft",
+        f"table netdev t {{ chain before {{ {head} 0; ip saddr {CLIENTS4[1]} counter drop; }};"
+        f"chain behind {{ {head} 100; tcp dport 80 counter drop; }}; }}",
+    )
+    for address in (SERVICE4, SERVICE6):
+        assert tally(segment.ask(3, address)) == [1, 1, 1]
+    with segment.client.entered(), socket.socket() as dropped:
+        dropped.bind((CLIENTS4[1], 0))
+        dropped.setblocking(False)
+        dropped.connect_ex((SERVICE4, 80))
+        until = time.monotonic() + PATIENCE
+        while "packets 0 " in segment.balancer.run("nft", "list", "chain", "netdev", "t", "before"):
+            assert time.monotonic() < until
+    assert sum(int(str(each["connections"])) for each in status(segment).values()) == 6
+    assert "packets 0 " in segment.balancer.run("nft", "list", "chain", "netdev", "t", "behind")
 
 
 def test_the_example_balances_as_it_says(segment: Segment) -> None:
