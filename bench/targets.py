@@ -17,6 +17,7 @@ import peers
 import proxies
 import startup
 from layouts import ANONYMOUS, KUBE, OURS
+from sizes import CORE, CORE_SECONDS
 from timing import median_ratio
 from ways import HAPROXY, LBCTL_IPTABLES, LBCTL_NFTABLES, NGINX
 
@@ -304,7 +305,23 @@ OF_PARTS = {
 def targets(results: dict[str, Any]) -> list[Target]:
     """Return the targets of all parts that were measured."""
     parts = results["parts"]
-    return [each for name, of_part in OF_PARTS.items() if name in parts for each in of_part(parts[name])]
+    found = [each for name, of_part in OF_PARTS.items() if name in parts for each in of_part(parts[name])]
+    return [*found, *of_time(results)]
+
+
+def of_time(results: dict[str, Any]) -> Iterator[Target]:
+    """Return the target of the time that the core of the bench takes."""
+    took = results["seconds"]
+    if all(part in took for part in CORE):
+        longest = max(CORE, key=lambda part: took[part])
+        yield Target(
+            title="make bench: the core parts",
+            value=sum(took[part] for part in CORE),
+            limit=CORE_SECONDS,
+            unit=" s",
+            meant_for="" if results["size"] == "full" else "meant for the full size",
+            cause=f"{longest} took {took[longest]} s; load average {results['load_average']:.1f} at the start",
+        )
 
 
 def power(points: Sequence[tuple[float, float]]) -> str:

@@ -84,7 +84,7 @@ def on_terminal(
 ) -> Result:
     """Run with a terminal: standard input and error are it, and standard output too if `whole`.
 
-    A line of `answer` is typed at each question, the first after `meanwhile`. Returns what the terminal showed
+    Types a line of `answer` at each question, the first after `meanwhile`. Returns what the terminal showed
     as `err`.
     """
     answers = answer.splitlines(keepends=True)
