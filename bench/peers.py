@@ -326,7 +326,7 @@ def by_nftlb(daemon: nftlb.Daemon, kind: Kind, what: str, number: int) -> tuple[
     listing = ("nft", "list", "table", "ip" if kind.mode == "NAT" else "netdev", "nftlb")
     before = daemon.namespace.run(*listing)
     start, used = time.perf_counter(), processor([daemon.process.pid])
-    daemon.post([nftlb.change("s0", **settings)])
+    daemon.post([nftlb.change("s0", 0, settings)])
     took = time.perf_counter() - start, processor([daemon.process.pid]) - used
     if daemon.namespace.run(*listing) == before:
         sys.exit(f"nftlb, {kind.name}: {settings} changed nothing")

@@ -1,4 +1,4 @@
-"""How much is measured: the core in at most twelve minutes, a glance, or just enough to see that the bench works."""
+"""How much is measured: the core in twelve minutes, a glance, or enough to see that the bench works."""
 
 from __future__ import annotations
 

@@ -320,7 +320,7 @@ def of_time(results: dict[str, Any]) -> Iterator[Target]:
             limit=CORE_SECONDS,
             unit=" s",
             meant_for="" if results["size"] == "full" else "meant for the full size",
-            cause=f"{longest} took {took[longest]} s; load average {results['load_average']:.1f} at the start",
+            cause=f"{longest} took {took[longest]} s, at a load average of {results['load_average']:.1f}",
         )
 
 

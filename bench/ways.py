@@ -178,7 +178,7 @@ def farming(site: Site, ports: Sequence[int]) -> Iterator[Balancer]:
     farm = nftlb.farm("web", HOSTS, HOSTS[:1] * len(ports), ports=ports)
 
     def change(ports: Sequence[int]) -> None:
-        daemon.post([nftlb.change("web", number, port=str(port)) for number, port in enumerate(ports)])
+        daemon.post([nftlb.change("web", number, {"port": str(port)}) for number, port in enumerate(ports)])
 
     with nftlb.daemon(site.host, site.folder, [farm]) as daemon:
         yield Balancer(change=change)
