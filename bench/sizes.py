@@ -51,11 +51,11 @@ class Size:
 SIZES = {
     "full": Size(
         services=10_000,
-        load_runs=2,
+        load_runs=3,
         scales=(1, 10, 100, 1_000, 10_000),
         load_limit=40,
         load_enough=1.0,
-        flow_runs=9,
+        flow_runs=11,
         flows=4_000,
         flow_milliseconds=150,
         rounds=7,
