@@ -310,13 +310,16 @@ def direct_table(part: dict[str, Any]) -> Table:
     rows = [
         [
             row["what"],
+            row["protocol"],
+            str(row["links"]),
             f"{row['services']:,}" if row["services"] else "",
             f"{statistics.median(row['packet_ns']):,.0f} ns",
             f"{row['above_floor_ns']:,} ns",
         ]
         for row in part["cost"]["rows"]
     ]
-    return Table(("a packet through the balancer", "services", "with sending it", "above receiving it"), rows)
+    head = ("a packet through the balancer", "protocol", "links", "services", "with sending it")
+    return Table((*head, "above receiving it"), rows)
 
 
 def nat_table(part: dict[str, Any]) -> Table:

@@ -17,9 +17,9 @@ from lbctl.host.nf_tables import GET_GENERATION
 from lbctl.model import Item, Program
 from lbctl_nftables import affinity, layout
 from lbctl_nftables.generation import generation
-from lbctl_nftables.kernel import datatypes, elements, expressions, netlink, objects
-from lbctl_nftables.kernel.objects import KernelTable
+from lbctl_nftables.kernel import datatypes, described, elements, expressions, netlink, objects
 from lbctl_nftables.kernel.spelling import spelled
+from lbctl_nftables.kernel.values import KernelTable
 from lbctl_nftables.layout import Dialect, Purpose
 
 if TYPE_CHECKING:
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
     from lbctl.host import Host
     from lbctl.model import Key
-    from lbctl_nftables.kernel.elements import KernelElement
-    from lbctl_nftables.kernel.objects import KernelChain, KernelRule, Set
+    from lbctl_nftables.kernel.values import KernelChain, KernelElement, KernelRule, Set
 
 #: How often all is read again because a transaction came between two parts of it.
 _TRIES = 10
@@ -72,6 +71,9 @@ def observe(host: Host, driver: str, owner: str) -> Program:
 def expect(host: Host, owner: str) -> None:
     """Have the host know that the generation and all of an owner's tables are asked for next."""
     every = [KernelTable(*layout.location(owner, word)) for word in layout.WORDS]
+    if not host.speaks_netlink():
+        described.expect(host, every)
+        return
     present = [netlink.request(netlink.GET_TABLE)] * (1 + len(every))
     asked = [request for table in every for request in objects.requests(table)]
     # Once more at the end: for tables without elements nothing is asked after this.
@@ -88,7 +90,7 @@ def readers(host: Host, owner: str) -> Sequence[TableReader]:
 
 def tables(host: Host, owner: str) -> Iterator[KernelTable]:
     """Yield the owner's tables that exist."""
-    present = netlink.tables(host)
+    present = objects.tables(host)
     for word in layout.WORDS:
         if layout.location(owner, word) in present:
             yield KernelTable(*layout.location(owner, word))
@@ -193,12 +195,12 @@ class TableReader:
         Those that lead to services come first: they name owners.
         """
         owners: dict[tuple[str, str], str] = {}
-        for declared in sorted(named, key=lambda each: each.name not in layout.DISPATCH):
+        for declared in sorted(named, key=lambda each: not layout.is_dispatch(each.name)):
             if layout.is_affinity(declared.name):
                 yield from self._stale(declared)
             elif not declared.is_dynamic or declared.name in layout.PAIRS:
                 mine = list(self._items_of(declared, self._elements(declared), owners))
-                if declared.name in layout.DISPATCH:
+                if layout.is_dispatch(declared.name):
                     owners |= _owners(declared.name, mine)
                 yield from mine
 
@@ -208,7 +210,7 @@ class TableReader:
         """Return the item under a key that is no element's; None if there is none."""
         match key:
             case (_, "table"):
-                present = (self.table.family, self.table.name) in netlink.tables(self._host)
+                present = (self.table.family, self.table.name) in objects.tables(self._host)
                 return Item(key, "") if present else None
             case (_, "flags", _):
                 return next((item for item in self._dormant() if item.key == key), None)
@@ -278,14 +280,13 @@ class TableReader:
     def _has_ingress(self) -> bool:
         owner = layout.owner_of(self.table.family, self.table.name)
         word = layout.INGRESS[layout.FAMILY[self._word]]
-        return owner is not None and layout.location(owner, word) in netlink.tables(self._host)
+        return owner is not None and layout.location(owner, word) in objects.tables(self._host)
 
     def _elements(self, declared: Set) -> list[KernelElement]:
         return elements.elements(self._host, self.table, declared)
 
     def _dormant(self) -> Iterator[Item]:
-        # Some process has put the table to sleep: the kernel holds it all and acts on nothing of it.
-        if netlink.tables(self._host).get((self.table.family, self.table.name), 0) & objects.DORMANT:
+        if objects.is_dormant(self._host, self.table):
             yield Item((self._word, "flags", "dormant"), "")
 
     def _set(self, declared: Set) -> Item:
@@ -315,14 +316,18 @@ class TableReader:
         """Return the text of a rule, taken from that of another one that differs in its first slot alone."""
         found = _FIRST_SLOT.search(rule)
         if found is None:
-            return expressions.spell(self._family, rule, self)
+            return self._spell(rule)
         from_zero = rule[: found.start(1)] + bytes(4) + rule[found.end(1) :]
         text = self._from_zero.get(from_zero)
         if text is None:
-            text = self._from_zero[from_zero] = expressions.spell(self._family, from_zero, self)
+            text = self._from_zero[from_zero] = self._spell(from_zero)
         if text.count(_AT_ZERO) != 1:
-            return expressions.spell(self._family, rule, self)
+            return self._spell(rule)
         return text.replace(_AT_ZERO, f" offset {int.from_bytes(found[1], 'big')} ")
+
+    def _spell(self, rule: bytes) -> str:
+        is_ingress = self._word in layout.INGRESS.values()
+        return expressions.spell(self._family, rule, self, is_ingress=is_ingress)
 
     def _stale(self, declared: Set) -> Iterator[Item]:
         name = declared.name
@@ -337,7 +342,7 @@ class TableReader:
         """Yield the items of elements, but for those that packets add."""
         word, name = self._word, declared.name
         of_set = layout.service_of_set(name)
-        leading, twins = name in layout.DISPATCH, name in _TWINNED
+        leading, twins = layout.is_dispatch(name), name in _TWINNED
         for key, text, comment in spelled(declared, found):
             if name in layout.PAIRS and layout.is_of_packets(name, key):
                 continue
@@ -360,7 +365,7 @@ def _owners(name: str, leading: Iterable[Item]) -> dict[tuple[str, str], str]:
     for item in leading:
         service = _service_behind(item.text)
         if service is not None:
-            owners |= {(twin, item.key[3]): service for twin in _TWINS[name]}
+            owners |= {(twin, item.key[3]): service for twin in _TWINS.get(name, ())}
     return owners
 
 

@@ -13,17 +13,19 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from lbctl_nftables.kernel import datatypes, netlink
-from lbctl_nftables.kernel.elements import verdict
+from lbctl_nftables.kernel.values import verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from lbctl_nftables.kernel.objects import Set
+    from lbctl_nftables.kernel.values import Set
 
 #: Bytes of a register by the 32-bit numbers, and the first of these numbers; 1 to 4 are of 16 bytes.
 _WORD, _FIRST_WORD, _WIDE = 4, 8, 16
 #: NFT_PAYLOAD_…
 _LINK, _NETWORK, _TRANSPORT = 0, 1, 2
+#: The same → the word for the header; the last two are NFT_PAYLOAD_INNER_HEADER and …_TUN_HEADER.
+_HEADERS = ("ll", "nh", "th", "ih", "tun")
 #: Offset and size in the header of Ethernet → field and its type.
 _ETHERNET: Mapping[tuple[int, int], tuple[str, str]] = {
     (0, 6): ("ether daddr", "ether_addr"),
@@ -41,7 +43,7 @@ _ADDRESSES: Mapping[str, Mapping[int, str]] = {
 _ADDRESS_TYPES: Mapping[str, str] = {"ip": "ipv4_addr", "ip6": "ipv6_addr"}
 _PORTS: Mapping[int, str] = {0: "sport", 2: "dport"}
 #: NFT_META_… → text and type.
-_META: Mapping[int, tuple[str, str]] = {
+META: Mapping[int, tuple[str, str]] = {
     1: ("meta protocol", "ether_type"),
     3: ("meta mark", "mark"),
     4: ("iif", "iface_index"),
@@ -53,7 +55,7 @@ _META: Mapping[int, tuple[str, str]] = {
     24: ("meta random", "integer"),
 }
 #: NFT_CT_… → text and type.
-_CONNTRACK: Mapping[int, tuple[str, str]] = {
+CONNTRACK: Mapping[int, tuple[str, str]] = {
     0: ("state", "ct_state"),
     2: ("status", "ct_status"),
     3: ("mark", "mark"),
@@ -121,9 +123,9 @@ def _split(expression: bytes) -> tuple[str, Mapping[int, bytes]]:
 _known = lru_cache(maxsize=4096)(_split)
 
 
-def spell(family: str, expressions: bytes, sets: Sets) -> str:
-    """Return the text of a rule of a table of `family`."""
-    rule = _Registers(family, sets)
+def spell(family: str, expressions: bytes, sets: Sets, *, is_ingress: bool = False) -> str:
+    """Return the text of a rule of a table of `family`, or of packets of it in one of family `netdev`."""
+    rule = _Registers(family, sets, is_ingress=is_ingress)
     for _, expression in netlink.each(expressions):
         rule.run(*_known(expression))
     return rule.text()
@@ -140,8 +142,10 @@ def counters(expressions: bytes) -> Iterator[tuple[int, int]]:
 class _Registers:
     """The registers of one rule, and the statements that have been run."""
 
-    def __init__(self, family: str, sets: Sets) -> None:
+    def __init__(self, family: str, sets: Sets, *, is_ingress: bool) -> None:
         self._family = family
+        #: False until a rule at ingress has asked for the family: there, fields have no names before that.
+        self._is_family_known = not is_ingress
         self._sets = sets
         self._registers: dict[int, _Value] = {}
         self._statements: list[str] = []
@@ -165,7 +169,7 @@ class _Registers:
     # loads
 
     def meta(self, fields: Mapping[int, bytes]) -> None:
-        text, kind = _META[netlink.number(fields[2])]
+        text, kind = META[netlink.number(fields[2])]
         if 3 in fields:
             value = self._take(fields[3], datatypes.size_of((kind,)))
             self._statements.append(f"{text} set {self._shown(value, (kind,))}")
@@ -186,7 +190,7 @@ class _Registers:
         kind = _ADDRESS_TYPES[self._family]
         whole = datatypes.size_of((kind,))
         field = _ADDRESSES.get(self._family, {}).get(offset)
-        if base == _NETWORK and field and size <= whole:
+        if base == _NETWORK and field and size <= whole and self._is_family_known:
             return _Value(f"{self._family} {field}", size, (kind,), whole=0 if size == whole else whole)
         if base == _LINK and (offset, size) in _ETHERNET:
             field, kind = _ETHERNET[offset, size]
@@ -195,7 +199,7 @@ class _Registers:
             return _Value(f"{self._transport()} flags", size)
         if base == _TRANSPORT and offset in _PORTS and size == 2:
             return _Value(f"{self._transport()} {_PORTS[offset]}", size, ("inet_service",))
-        return _Value(f"@{base},{offset * 8},{size * 8}", size)
+        return _Value(f"@{_HEADERS[base]},{offset * 8},{size * 8}", size)
 
     @property
     def _is_tcp(self) -> bool:
@@ -214,7 +218,7 @@ class _Registers:
         return protocol
 
     def conntrack(self, fields: Mapping[int, bytes]) -> None:
-        text, kind = _CONNTRACK[netlink.number(fields[2])]
+        text, kind = CONNTRACK[netlink.number(fields[2])]
         size = datatypes.size_of((kind,))
         if 4 in fields:
             self._statements.append(f"ct {text} set {self._shown(self._take(fields[4], size), (kind,))}")
@@ -297,6 +301,7 @@ class _Registers:
             # A range, which nft writes as two comparisons.
             first = self._statements.pop().removeprefix(begun)
             text = f"{value.text} {first}-{text.removeprefix(f'{value.text}{_RELATIONS[_AT_MOST]}')}"
+        self._is_family_known |= value.text == "meta protocol" and relation == _EQUAL
         if value.text == "meta l4proto" and relation == _EQUAL and not value.mask:
             self._protocol = datatypes.spell(value.types, constant), len(self._statements)
         self._statements.append(text)
@@ -405,7 +410,7 @@ class _Registers:
         place, left, parts = _place(register), (size + _WORD - 1) & ~(_WORD - 1), []
         while left > 0:
             value = self._registers.get(place)
-            if value is None:
+            if value is None or not value.size:
                 raise _Unknown
             parts.append(value)
             step = (value.size + _WORD - 1) & ~(_WORD - 1)

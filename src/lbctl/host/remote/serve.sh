@@ -140,6 +140,14 @@ if has perl && [ -n "$getsockopt" ]; then mark=$(perl -e "$cookie" "$getsockopt"
 # What is saved for a network namespace that is not the host's own dies with it.
 if first_network; then shelf=$lib; else shelf=$run/network-$boot-${mark:-net-$network}; fi
 
+# byte_order: that of the kernel, as the head of each of its programs says.
+byte_order() {
+    case $(dd if=/proc/self/exe bs=1 skip=5 count=1 2>/dev/null | tr '\001\002' lb) in
+        b) printf 'big' ;;
+        *) printf 'little' ;;
+    esac
+}
+
 # find_tool NAME: have $tool_path be the path of a program, if it is there.
 find_tool() {
     tool_path=$1
@@ -303,6 +311,7 @@ serve() {
                 printf 'uptime %s\n' "$(cat /proc/uptime)"
                 printf 'now %s\n' "$(date +%s)"
                 printf 'cookie %s\n' "$mark"
+                printf 'order %s\n' "$(byte_order)"
                 for tool in "$@"; do describe "$tool"; done
                 set +f
                 for path in "$run"/*."$network.lock" "$run"/*."$network.lock.d"; do
