@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import checking
@@ -23,6 +23,10 @@ from ways import HAPROXY, LBCTL_IPTABLES, LBCTL_NFTABLES, NGINX
 
 #: The number of services that several targets are about.
 MANY = 10_000
+
+
+#: The load average from which on a machine does other work, and what that explains.
+IDLE, BUSY = 1.0, "not explained; the machine did other work"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +47,7 @@ class Target:
 
     @property
     def verdict(self) -> str:
-        return self.meant_for or ("met" if self.met else f"MISSED: {self.cause or 'cause not known'}")
+        return self.meant_for or ("met" if self.met else f"MISSED: {self.cause or 'not explained'}")
 
     @property
     def words(self) -> str:
@@ -317,6 +321,8 @@ def targets(results: dict[str, Any]) -> list[Target]:
     """Return the targets of all parts that were measured."""
     parts = results["parts"]
     found = [each for name, of_part in OF_PARTS.items() if name in parts for each in of_part(parts[name])]
+    if results["load_average"] > IDLE:
+        found = [replace(each, cause=each.cause or BUSY) for each in found]
     return [*found, *of_time(results)]
 
 

@@ -69,7 +69,7 @@ print(Target(title="a", value=2, limit=1, at_least=True, cause="x").verdict)
 """
     assert python(code).splitlines() == [
         "MISSED: the kernel's part is 1.5",
-        "MISSED: cause not known",
+        "MISSED: not explained",
         "meant for 10,000 services",
         "met",
     ]
