@@ -82,6 +82,21 @@ def test_lists_of_numbers_are_lines_of_the_document() -> None:
     assert json.loads(text) == {"a": [1, 2.5], "b": [{"c": []}]}
 
 
+def test_the_command_that_nft_refuses_is_found_in_the_log_of_nftlb() -> None:
+    refused, before = "add flowtable ip nftlb ft { hook ingress priority 50 ; }", " ; add table ip nftlb ; "
+    log = [
+        "nft command error : Error: Could not process rule: No such file or directory",
+        f"{before}{refused} ; add rule ip nftlb a flow add @ft",
+        " " * len(before) + "^" * len(refused),
+        "recovery in progress...",
+    ]
+    code = "import nftlb, sys; print(nftlb.complaint(sys.argv[1])); print(nftlb.complaint('no marks'))"
+    assert python(code, "\n".join(log)).splitlines() == [
+        f"Could not process rule: No such file or directory: {refused}",
+        "no marks",
+    ]
+
+
 def report(*words: str) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, str(BENCH / "report.py"), *words]
     return subprocess.run(argv, capture_output=True, text=True, timeout=60)
