@@ -111,7 +111,7 @@ def continued(fresh: dict[str, Any], text: str) -> dict[str, Any]:
         return fresh
     for what in ("format_version", "size", "machine", "versions"):
         if before.get(what) != fresh[what]:
-            sys.exit(f"--add: the {what} of the file is {before.get(what)}, not {fresh[what]}")
+            sys.exit(f"--add: {what} differs: {before.get(what)} in the file, {fresh[what]} now")
     return {**before, "load_average": max(before["load_average"], fresh["load_average"])}
 
 
