@@ -521,11 +521,13 @@ def as_text(results: dict[str, Any]) -> str:
 
 
 def publish(results: dict[str, Any]) -> None:
-    from plots import draw
-
+    """Record results, write them into the documents, and draw the charts."""
     RESULTS.write_text(as_text(results))
     for path in DOCUMENTS:
         path.write_text(written(path.read_text(), results))
+    # Only here: matplotlib is not in every environment.
+    from plots import draw
+
     draw(results, RESULTS.parent)
 
 
