@@ -23,6 +23,7 @@ from lbctl_nftables.kernel.values import (
     ANONYMOUS,
     FLAGS,
     MAP,
+    TIMEOUT,
     VERDICT_CODES,
     KernelChain,
     KernelElement,
@@ -209,7 +210,8 @@ def _declared(kind: str, name: str, lines: Sequence[str]) -> Iterator[Set]:
     values = () if is_verdict_map else data
     yield Set(
         name=name,
-        flags=flags | (MAP if kind == "map" else 0),
+        # nft leaves out a flag that follows from another line.
+        flags=flags | (MAP if kind == "map" else 0) | (TIMEOUT if "timeout" in found else 0),
         key_types=types,
         key_size=datatypes.size_of(types),
         data_types=values,
