@@ -30,7 +30,7 @@ unexport PYTHONHOME PYTHONPATH
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help deps venv demo demo-fleet test test-fast test-browser test-ansible test-servers coverage check docs matrix \
-        packages lock system-tools test-packages test-clone bench bench-deps bench-startup clean
+        packages lock system-tools test-packages test-clone bench bench-deps bench-docs bench-startup clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -99,9 +99,9 @@ else
 endif
 
 # Unpacked, not installed: an installed server is a daemon, now and after every boot.
-SERVERS := busybox-static openssh-server openssh-sftp-server prometheus haproxy keepalived etcd-client etcd-server bird2 exabgp python3-exabgp dnsmasq-base
-# What bird2 and keepalived load, and a host that has neither may lack.
-SERVERS += libglib2.0-0 libnl-3-200 libnl-genl-3-200 libpci3 libsensors5 libsnmp40 libssh-gcrypt-4 libwrap0
+SERVERS := busybox-static openssh-server openssh-sftp-server prometheus haproxy keepalived etcd-client etcd-server bird2 exabgp python3-exabgp dnsmasq-base nftlb
+# What bird2, keepalived and nftlb load, and a host that has neither may lack.
+SERVERS += libev4 libglib2.0-0 libjansson4 libnl-3-200 libnl-genl-3-200 libpci3 libsensors5 libsnmp40 libssh-gcrypt-4 libwrap0
 SERVERS_UNPACKED := $(VENV)/servers
 
 test-servers: $(SERVERS_UNPACKED)/.complete ## run the tests with real servers: Prometheus and others, unpacked from Debian's packages
@@ -179,26 +179,31 @@ test-clone: system-tools ## run targets from a clone in fresh Debian 12 and 13 s
 bench-startup: venv ## the time that lbctl takes to start, held against a trivial Typer program
 	$(BIN)/python bench/startup.py
 
-# How much of it: full (about ten minutes), quick or tiny; and which parts: see bench/__main__.py.
+# How much: full (at most twelve minutes), quick or tiny. Which parts: see `python bench --help`; PARTS=all for all of
+# them. ADD=1 keeps the other parts of the last run.
 BENCH := full
 PARTS :=
+ADD :=
 FIGURES := $(VENV)/bench.json
+# What root measures, the user turns into tables and documents. A part that fails is reported among the figures.
+MEASURE := touch $(FIGURES) && $(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python bench --size $(BENCH) \
+           --output $(FIGURES) $(if $(ADD),--add)
 
-# What root measures, the user turns into tables, and all of a full run into the documents of this project.
-bench: bench-deps ## measure lbctl, proxies and other layouts of rules; BENCH=quick for a glance
-	@: > $(FIGURES)
-	$(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python bench --size $(BENCH) --output $(FIGURES) $(PARTS)
-	$(BIN)/python bench/report.py $(FIGURES) $(if $(filter full,$(BENCH)$(PARTS)),--publish)
+bench: bench-deps ## measure lbctl, other balancers and layouts of rules; BENCH=quick for a glance, PARTS="nat dsr"
+	@$(MEASURE) $(PARTS); failed=$$?; $(BIN)/python bench/report.py $(FIGURES); exit $$failed
 
-# Proxies are unpacked, not installed: an installed one is a daemon on port 80, now and after every boot.
-PROXIES := haproxy ipvsadm libnginx-mod-stream nginx
+bench-docs: bench-deps $(SERVERS_UNPACKED)/.complete ## measure all parts (or PARTS), write the figures into README and docs/bench
+	@$(MEASURE) $(or $(PARTS),all); failed=$$?; $(BIN)/python bench/report.py $(FIGURES) --publish; exit $$failed
+
+# Other balancers are unpacked, not installed: an installed proxy is a daemon on port 80, now and after every boot.
+BALANCERS := haproxy ipvsadm libnginx-mod-stream nftlb nginx
 UNPACKED := $(VENV)/debian
 FETCH := apt-get install --download-only --yes --quiet --no-install-recommends --option Debug::NoLocking=true \
-         --option Dir::Cache::archives=$(CURDIR)/$(UNPACKED)/archives $(PROXIES)
+         --option Dir::Cache::archives=$(CURDIR)/$(UNPACKED)/archives $(BALANCERS)
 
 bench-deps: $(VENV)/.bench
 
-$(VENV)/.bench: $(STAMP)
+$(VENV)/.bench: $(STAMP) Makefile
 	$(BIN)/python -m pip install --quiet --group bench
 	@if command -v apt-get >/dev/null; then \
 	    mkdir -p $(UNPACKED)/archives/partial && \
@@ -206,7 +211,7 @@ $(VENV)/.bench: $(STAMP)
 	    for archive in $(UNPACKED)/archives/*.deb; do \
 	        test ! -e "$$archive" || dpkg --extract "$$archive" $(UNPACKED) || exit 1; \
 	    done; \
-	else echo "Proxies are measured where they are installed: $(PROXIES)"; fi
+	else echo "Other balancers are measured if they are installed: $(BALANCERS)"; fi
 	@touch $@
 
 clean: ## remove all that these targets made, .venv included

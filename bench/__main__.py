@@ -1,21 +1,31 @@
-"""Measure what balancing costs, ours and others', on this machine: `make bench`.
+"""Measure what balancing costs on this machine, by lbctl and by other programs: `make bench`.
 
-    python bench [--size full|quick|tiny] [--output FILE] [PART ...]
+    python bench [--size full|quick|tiny] [--output FILE [--add]] [PART ...]
 
-As root; works in private network namespaces, with all processes on the same two processors, so that figures
-of small and large machines can be compared. Writes one JSON document, from which report.py makes all else.
+As root; works in private network namespaces, with all processes on the same two processors, so that ratios of
+small and large machines can be compared. Writes one JSON document, from which report.py makes tables, charts
+and the pages of docs/bench.
 
-- proxies: new connections and requests by lbctl, HAProxy, nginx, Node's cluster, and without balancing;
+Parts of every run, at most twelve minutes in all:
+
+- proxies: new connections and requests by lbctl, nftlb, HAProxy, nginx, Node's cluster, and not balanced;
 - changes: exactness of shares, and connections lost while backends change;
-- load: what lbctl takes to bring many services into the kernel and to change them;
-- growth: layouts of rules, by the number of services: load, change, list, memory, a new flow;
-- agent: what checking endpoints costs, and how soon rules follow a failure;
-- fleet (only if named): how soon a change in etcd is in the kernels of three balancers;
-- nat (only if named): what limits balancing by NAT: lbctl, the least rules that translate, tracking alone;
-- least (only if named): least connections by dealt slots, held against IPVS's definition by simulation;
-- start-up (only if named): what commands take to start, held against a trivial Typer program;
-- dsr (only if named): direct server return, per packet and under changes;
-- dialects (only if named): the same for each way in which this backend can write rules for the nft in PATH.
+- load: what lbctl takes to load many services into the kernel and to change them, beside nft and iptables;
+- growth: layouts of rules, by the number of services: load, change, list, memory, a new flow.
+
+Parts that are measured if they are named (`make bench PARTS="nat dsr"`; `PARTS=all` for those of both lists):
+
+- nftlb: load, change and new flows, by NAT and by direct server return, beside nftlb (about five minutes);
+- nat: what limits balancing by NAT: lbctl, the least rules that translate, tracking alone;
+- dsr: direct server return: cost of a packet, shares, changes;
+- least: least connections by dealt slots, compared with IPVS's definition by simulation;
+- agent: what checking endpoints costs, and how soon rules follow a failure (about six minutes);
+- fleet: how soon a change in etcd is in the kernels of three balancers;
+- start-up: what commands take to start, compared with a trivial Typer program.
+
+And alone, not in `all`:
+
+- dialects: the layouts for each way in which this backend can write rules for the nft in PATH.
 """
 
 from __future__ import annotations
@@ -27,7 +37,8 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,27 +51,35 @@ import least
 import load
 import machine
 import nat
+import peers
 import proxies
 import spread
 import startup
 from programs import Programs, compiled, use_unpacked
+from report import as_text
 from sizes import SIZES, Size
 
-PARTS: dict[str, Callable[[Size, Programs, Path], dict[str, Any]]] = {
+Part = Callable[[Size, Programs, Path], dict[str, Any]]
+CORE: dict[str, Part] = {
     "proxies": proxies.part,
     "changes": changes.part,
     "load": load.part,
     "growth": growth.part,
+}
+NAMED: dict[str, Part] = {
+    "nftlb": peers.part,
+    "nat": nat.part,
+    "dsr": direct.part,
+    "least": least.part,
     "agent": checking.part,
     "fleet": spread.part,
-    "dsr": direct.part,
-    "nat": nat.part,
-    "least": least.part,
     "start-up": startup.part,
-    "dialects": dialects.part,
 }
-#: Measured only if they are named: they decide something once, and are no figures of lbctl.
-ON_REQUEST = {"dialects", "dsr", "fleet", "least", "nat", "start-up"}
+#: This decides how lbctl writes rules; it is no figure of lbctl.
+ALONE: dict[str, Part] = {"dialects": dialects.part}
+PARTS = CORE | NAMED | ALONE
+ALL = "all"
+FORMAT_VERSION = 2
 
 
 def prepare(folder: Path) -> None:
@@ -74,35 +93,89 @@ def prepare(folder: Path) -> None:
     os.environ["XTABLES_LOCKFILE"] = str(folder / "xtables.lock")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--size", choices=SIZES, default="full")
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("parts", metavar="PART", nargs="*", default=[], help=", ".join(PARTS))
+def started(size: str, load_average: float) -> dict[str, Any]:
+    """Return the results of a run that has measured nothing yet."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "size": size,
+        "machine": machine.machine(),
+        "versions": machine.versions(),
+        "load_average": load_average,
+        "seconds": {},
+        "failed": {},
+        "parts": {},
+    }
+
+
+def continued(fresh: dict[str, Any], text: str) -> dict[str, Any]:
+    """Return earlier results, to which parts are added; ends the bench if they were measured elsewhere."""
+    before: dict[str, Any] = json.loads(text or "{}")
+    if not before:
+        return fresh
+    for what in ("format_version", "size", "machine", "versions"):
+        if before.get(what) != fresh[what]:
+            sys.exit(f"--add: the {what} of the file is {before.get(what)}, not {fresh[what]}")
+    return {**before, "load_average": max(before["load_average"], fresh["load_average"])}
+
+
+def measure(name: str, results: dict[str, Any], programs: Programs, folder: Path) -> None:
+    """Measure one part; a failure of it is noted and leaves the others alone."""
+    start = time.monotonic()
+    print(f"{name} ...", file=sys.stderr, flush=True)
+    own = folder / name
+    own.mkdir()
+    for what in ("parts", "failed", "seconds"):
+        results[what].pop(name, None)
+    try:
+        results["parts"][name] = PARTS[name](SIZES[results["size"]], programs, own)
+    except SystemExit as stopped:
+        results["failed"][name] = str(stopped.code)
+    except Exception as error:  # noqa: BLE001 (one part of many)
+        traceback.print_exc()
+        results["failed"][name] = f"{type(error).__name__}: {error}"
+    results["seconds"][name] = round(time.monotonic() - start)
+    print(
+        f"{name}: {results['failed'].get(name, '')} {results['seconds'][name]} s", file=sys.stderr, flush=True
+    )
+
+
+def parts(words: Sequence[str]) -> list[str]:
+    """Return the parts to measure, in order."""
+    wanted = {*CORE, *NAMED} if ALL in words else set(words or CORE)
+    return [name for name in PARTS if name in wanted]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", choices=SIZES, default="full", help="how much is measured")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="the document, written after each part")
+    parser.add_argument("--add", action="store_true", help="keep the other parts that FILE has")
+    parser.add_argument("parts", metavar="PART", nargs="*", default=[], help=f"{', '.join(PARTS)}, or {ALL}")
     given = parser.parse_args()
-    if unknown := set(given.parts) - set(PARTS):
+    if unknown := set(given.parts) - {*PARTS, ALL}:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    if given.add and not given.output:
+        parser.error("--add needs --output")
     if os.geteuid():
         parser.error("needs root, for network namespaces of its own")
-    results: dict[str, Any] = {"format_version": 1, "size": given.size}
+    load_average = round(os.getloadavg()[0], 1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(folder)
-        results |= {"machine": machine.machine(), "versions": machine.versions(), "parts": {}}
+        results = started(given.size, load_average)
+        if given.add and given.output.exists():
+            results = continued(results, given.output.read_text())
         programs = compiled(folder)
-        for part in given.parts or [name for name in PARTS if name not in ON_REQUEST]:
-            start = time.monotonic()
-            print(f"{part} ...", file=sys.stderr, flush=True)
-            own = folder / part
-            own.mkdir()
-            results["parts"][part] = PARTS[part](SIZES[given.size], programs, own)
-            print(f"{part}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
-    text = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
-    if given.output:
-        given.output.write_text(text)
-    else:
-        print(text, end="")
+        for part in parts(given.parts):
+            measure(part, results, programs, folder)
+            if given.output:
+                given.output.write_text(as_text(results))
+    if not given.output:
+        print(as_text(results), end="")
+    return 1 if results["failed"] else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

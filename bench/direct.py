@@ -2,12 +2,17 @@
 
 Cost: packets go from a client's namespace through the balancer's to the endpoints', as in `growth`; each is a
 flow of its own. What the sender and the balancer's receiving cost is the row `dropped` (at the ingress of the
-balancer), and is taken off all others:
+balancer), and is taken off all others of the same protocol. Packets of TCP are those of established
+connections; datagrams are new flows, and are counted.
 
-- forwarding: the kernel routes, without rules;
-- translated: lbctl's DNAT, each flow new;
+- forwarding: the kernel routes, without rules and connection tracking, and with the settings that it has;
+- forwarding, tuned: no look-up of a local socket for each packet (`ip_early_demux`), no redirects;
 - source-hash, Maglev: direct return without state;
+- translated: lbctl's DNAT, each flow new;
 - round robin: direct return by a learned map, each flow new; and the same once the flows are known.
+
+With two links, packets arrive on one and leave by the other. With one link they leave where they arrived, as
+on a balancer with one interface; a kernel that forwards then looks whether it has to send an ICMP redirect.
 
 All rows take turns, each round in another order; a figure is the median of the batches of a run.
 
@@ -46,14 +51,20 @@ from lbctl.model import Endpoint, Forward, Hop, Intent, Listener, Protocol, Sche
 if TYPE_CHECKING:
     from sizes import Size
 
-DROPPED, FORWARDING, TRANSLATED = "dropped", "forwarding", "translated"
+DROPPED, FORWARDING, TUNED, TRANSLATED = "dropped", "forwarding", "forwarding, tuned", "translated"
 HASH, MAGLEV, LEARNED, KNOWN = "source-hash", "maglev", "round-robin", "round-robin, known flows"
 DROP = (
     'table netdev plain {\n\tchain ingress {\n\t\ttype filter hook ingress device "in" priority 0\n'
-    "\t\tip protocol udp drop\n\t}\n}\n"
+    "\t\tip protocol { tcp, udp } drop\n\t}\n}\n"
 )
-#: Where the kernel counts packets that it has received: the interface of the endpoints, or of the balancer.
-ARRIVAL, DROPPED_AT = "arrival", "in"
+SCHEDULERS = {
+    HASH: Scheduler.SOURCE_HASH,
+    MAGLEV: Scheduler.MAGLEV,
+    LEARNED: Scheduler.ROUND_ROBIN,
+    KNOWN: Scheduler.ROUND_ROBIN,
+}
+#: The balancer's MAC address, and a router on the link of the clients.
+OWN, BESIDE = "02:00:00:00:00:01", "10.9.200.2"
 SERVICE, PORT, SERVERS = "192.0.2.200", 80, 3
 #: Seconds between a change and the next one.
 PAUSE = 0.02
@@ -67,25 +78,52 @@ class Row:
     services: int
     road: Road
     destination: IPv4Address
+    #: Packets of established connections, or datagrams.
+    protocol: Protocol
+    #: How many links of the balancer a packet passes: endpoints are behind another one, or behind the same.
+    links: int
     #: A map that is emptied before each run, so that all flows are new.
     emptied: str = ""
     #: Nanoseconds for each packet, one figure a run.
     runs: list[float] = field(default_factory=list)
 
+    @property
+    def arrival(self) -> str:
+        """The interface at which the kernel counts the packets that have passed."""
+        if self.what == DROPPED:
+            return "in"
+        return "out" if self.links == 1 else "arrival"
 
-def direct(number: int, scheduler: Scheduler, source: str) -> Service:
+
+def direct(number: int, scheduler: Scheduler, protocol: Protocol, links: int) -> Service:
     """A service of `growth` that is not translated."""
     places = [ip_address(f"10.8.0.{n + 11}") for n in range(ENDPOINTS)]
+    device = "in" if links == 1 else "out"
     return Service(
         name=f"s{number}",
-        listeners=(Listener(protocol=Protocol.UDP, port=80, address=layouts.address(number)),),
+        listeners=(Listener(protocol=protocol, port=80, address=layouts.address(number)),),
         endpoints=tuple(Endpoint(address=each) for each in places),
         scheduler=scheduler,
         local_clients=False,
         forward=Forward.DSR,
-        interfaces=("in",),
-        hops=frozenset(Hop(address=each, device="out", source=source, mac=NOBODY) for each in places),
+        interfaces=() if links == 1 else ("in",),
+        hops=frozenset(Hop(address=each, device=device, source=OWN, mac=NOBODY) for each in places),
     )
+
+
+def behind_one_link(road: Road) -> Road:
+    """The same with the endpoints behind the clients' link: packets go back where they came from."""
+    road.router.ip("neighbour", "add", BESIDE, "lladdr", NOBODY, "dev", "in", "nud", "permanent")
+    road.router.ip("route", "replace", "10.1.0.0/16", "via", BESIDE, "dev", "in")
+    return counted_in(road, road.client)
+
+
+def counted_in(road: Road, namespace: Namespace) -> Road:
+    """The same with the counters of another namespace."""
+    with namespace.entered():
+        counters = os.open("/proc/thread-self/net/dev", os.O_RDONLY)
+    os.close(road.counters)
+    return replace(road, counters=counters)
 
 
 class Cost:
@@ -95,14 +133,32 @@ class Cost:
         self._size, self._sender, self._host = size, sender, LocalHost()
         self._rows: list[Row] = []
 
-    def _add(self, what: str, services: int, text: str, destination: IPv4Address, emptied: str = "") -> Row:
+    def _add(
+        self,
+        what: str,
+        text: str,
+        destination: IPv4Address,
+        protocol: Protocol,
+        *,
+        links: int = 2,
+        services: int = 0,
+    ) -> Row:
         road = build(self._host, lambda: self._load(text))
         if what == DROPPED:
-            with road.router.entered():
-                counters = os.open("/proc/thread-self/net/dev", os.O_RDONLY)
-            os.close(road.counters)
-            road = replace(road, counters=counters)
-        row = Row(what=what, services=services, road=road, destination=destination, emptied=emptied)
+            road = counted_in(road, road.router)
+        elif links == 1:
+            road = behind_one_link(road)
+        if what == TUNED:
+            for name in ("ip_early_demux", "conf/all/send_redirects", "conf/in/send_redirects"):
+                road.router.write(f"/proc/sys/net/ipv4/{name}", "0")
+        row = Row(
+            what=what,
+            services=services,
+            road=road,
+            destination=destination,
+            protocol=protocol,
+            links=links,
+        )
         self._rows.append(row)
         return row
 
@@ -110,71 +166,61 @@ class Cost:
         if text:
             SIDES["nftables"].load(self._host, text)
 
-    def _direct(self, what: str, scheduler: Scheduler, services: int) -> None:
+    def _direct(self, what: str, protocol: Protocol, *, links: int = 2, services: int = 1) -> None:
         at = layouts.address(services // 2)
-        row = self._add(what, services, "", at)
-        side = SIDES["nftables"]
+        row = self._add(what, "", at, protocol, links=links, services=services)
         with row.road.router.entered():
-            intent = Intent(
-                services=tuple(direct(n, scheduler, "02:00:00:00:00:01") for n in range(services))
-            )
-            self._load(side.script(self._host, intent))
+            each = (direct(number, SCHEDULERS[what], protocol, links) for number in range(services))
+            self._load(SIDES["nftables"].script(self._host, Intent(services=tuple(each))))
         if what == LEARNED:
             row.emptied = f"flows-udp-s{services // 2}"
 
     def measure(self) -> dict[str, Any]:
         many = max(self._size.scales)
-        self._add(DROPPED, 0, DROP, ENDPOINT)
-        self._add(FORWARDING, 0, "", ENDPOINT)
-        self._add(TRANSLATED, 1, layouts.ours("nftables", 1), FIRST_SERVICE)
-        for what, scheduler in (
-            (HASH, Scheduler.SOURCE_HASH),
-            (MAGLEV, Scheduler.MAGLEV),
-            (LEARNED, Scheduler.ROUND_ROBIN),
-            (KNOWN, Scheduler.ROUND_ROBIN),
-        ):
-            self._direct(what, scheduler, 1)
-        self._direct(HASH, Scheduler.SOURCE_HASH, many)
+        for protocol in (Protocol.TCP, Protocol.UDP):
+            self._add(DROPPED, DROP, ENDPOINT, protocol)
+            for what in (FORWARDING, TUNED):
+                self._add(what, "", ENDPOINT, protocol)
+            for what in (HASH, MAGLEV):
+                self._direct(what, protocol)
+        for what in (FORWARDING, TUNED):
+            self._add(what, "", ENDPOINT, Protocol.TCP, links=1)
+        for what in (HASH, MAGLEV):
+            self._direct(what, Protocol.TCP, links=1)
+        self._direct(HASH, Protocol.TCP, services=many)
+        self._add(TRANSLATED, layouts.ours("nftables", 1), FIRST_SERVICE, Protocol.UDP, services=1)
+        self._direct(LEARNED, Protocol.UDP)
+        self._direct(KNOWN, Protocol.UDP)
         for row in self._rows:
             if row.what == KNOWN:
                 self._run(row)
         for _ in range(self._size.flow_runs):
             for row in random.sample(self._rows, len(self._rows)):
                 row.runs.append(self._run(row))
-        floor = statistics.median(self._rows[0].runs)
         for road in (row.road for row in self._rows):
             road.close()
+        floors = {row.protocol: statistics.median(row.runs) for row in self._rows if row.what == DROPPED}
+        return {"rows": [self._found(row, floors[row.protocol]) for row in self._rows]}
+
+    @staticmethod
+    def _found(row: Row, floor: float) -> dict[str, Any]:
         return {
-            "floor_ns": round(floor),
-            "rows": [
-                {
-                    "what": row.what,
-                    "services": row.services,
-                    "packet_ns": rounded(row.runs),
-                    "above_floor_ns": round(statistics.median(row.runs) - floor),
-                }
-                for row in self._rows
-            ],
+            "what": row.what,
+            "services": row.services,
+            "protocol": str(row.protocol),
+            "links": row.links,
+            "packet_ns": rounded(row.runs),
+            "above_floor_ns": round(statistics.median(row.runs) - floor),
         }
 
     def _run(self, row: Row) -> float:
         road, size = row.road, self._size
         if row.emptied:
             road.router.run("nft", "flush", "map", "netdev", "lbctl.ip", row.emptied)
-        arrival = DROPPED_AT if row.what == DROPPED else ARRIVAL
-        words = (
-            road.link,
-            road.counters,
-            arrival,
-            row.destination,
-            1,
-            size.flows,
-            BATCH,
-            size.flow_milliseconds,
-        )
+        flows = (row.destination, 1, size.flows, BATCH, size.flow_milliseconds, row.protocol)
         with road.client.entered():
             done = subprocess.run(
-                [str(word) for word in (self._sender, "out", *words)],
+                [str(word) for word in (self._sender, "out", road.link, road.counters, row.arrival, *flows)],
                 capture_output=True,
                 text=True,
                 pass_fds=[road.counters],

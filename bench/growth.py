@@ -86,6 +86,8 @@ class Row:
     destination: IPv4Address
     destinations: int = 1
     tracked: bool = True
+    #: The interface whose counter says how many packets have arrived.
+    arrival: str = "arrival"
     #: What else was measured of these rules.
     costs: dict[str, Any] = field(default_factory=dict)
     #: Nanoseconds for each new flow, one figure a run.
@@ -121,7 +123,7 @@ def build(host: LocalHost, load_rules: Callable[[], None]) -> Road:
 def measure(row: Row, sender: Path, size: Size) -> float:
     """Nanoseconds for each new flow in one run; ends the bench where the run cannot be trusted."""
     road, name = row.road, f"{row.what}, {row.services}"
-    flows = ("arrival", row.destination, row.destinations, size.flows, BATCH, size.flow_milliseconds)
+    flows = (row.arrival, row.destination, row.destinations, size.flows, BATCH, size.flow_milliseconds)
     with road.client.entered():
         done = subprocess.run(
             [str(word) for word in (sender, "out", road.link, road.counters, *flows)],
@@ -270,11 +272,12 @@ class Bench:
 
 def part(size: Size, programs: Programs, folder: Path) -> dict[str, Any]:
     """Backend → its rows."""
-    backends = ["nftables", "iptables", *(["ipvs"] if layouts.has_ipvs() else [])]
+    no_ipvs = layouts.no_ipvs()
+    backends = ["nftables", "iptables", *([] if no_ipvs else ["ipvs"])]
     return {
         "endpoints": ENDPOINTS,
         "flows": size.flows,
-        "ipvs": layouts.has_ipvs(),
+        "no_ipvs": no_ipvs,
         "backends": {
             backend: Bench(backend=backend, size=size, sender=programs.sender, folder=folder).measure()
             for backend in backends

@@ -8,12 +8,14 @@ rules, without marks for masquerading and comments of its own (which would cost 
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from pathlib import Path
 
+from programs import absent
 from sides import ENDPOINTS, SIDES, intent_text
+from timing import kernel_config
 
 from lbctl.config import loads
 from lbctl.host import LocalHost
@@ -25,6 +27,8 @@ ENDPOINT = IPv4Address("10.1.0.1")
 ELSEWHERE = IPv4Address("10.1.99.1")
 LADDER = 64
 OURS, ANONYMOUS, KUBE, LIST, IPVS = "lbctl", "anonymous maps", "kube-proxy", "list", "IPVS"
+#: IP_VS_BASE_CTL of linux/ip_vs.h.
+_IP_VS_SO_GET_VERSION = 64 + 1024 + 64
 #: Has each flow tracked, and nothing else.
 TRACKING = {
     "nftables": "table ip plain {\n\tchain prerouting {\n\t\ttype filter hook prerouting priority -100\n"
@@ -239,9 +243,16 @@ def ipvs_change(number: int, _: str) -> str:
     return f"-a {service} -r {new} -m -w 1\n-d {service} -r {old}\n"
 
 
-def has_ipvs() -> bool:
-    """True where the kernel has IPVS ready; its module is not loaded for this."""
-    return Path("/proc/net/ip_vs").exists()
+def no_ipvs() -> str | None:
+    """Return why IPVS is not measured, or None; asked of the kernel, without loading its module."""
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as asked:
+        try:
+            asked.getsockopt(socket.IPPROTO_IP, _IP_VS_SO_GET_VERSION, 64)
+        except OSError as error:
+            built = re.findall(r"(?m)^.*\bCONFIG_IP_VS\b.*$", kernel_config())
+            how = f" ({built[0].removeprefix('# ')})" if built else ""
+            return f"the kernel answers {error.strerror!r} when asked for IPVS's version{how}"
+    return absent("ipvsadm")
 
 
 NFT = Tool(("nft", "-f", "-"), ("nft", "-a", "list", "ruleset"))

@@ -17,6 +17,7 @@ VERSIONS = {
     "iptables": ("iptables-legacy", "--version"),
     "HAProxy": ("haproxy", "-v"),
     "nginx": ("nginx", "-v"),
+    "nftlb": ("nftlb", "--help"),
     "Node.js": ("node", "--version"),
     "ipvsadm": ("ipvsadm", "--version"),
 }

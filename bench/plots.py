@@ -1,4 +1,4 @@
-"""Charts of the figures, as SVG."""
+"""Charts of the figures, as SVG: what is compared stands on one axis."""
 
 from __future__ import annotations
 
@@ -8,72 +8,108 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from bars import balancing, column, power, rows_of
+import peers
 from layouts import ANONYMOUS, KUBE, LIST, OURS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from proxies import CASES_BY_NAME, NEW
+from proxies import CASES_BY_NAME, KEEP, NEW
+from targets import balancing, column, power, rows_of
 
-GREEN, GREY = "#0b6e4f", "#9aa5b1"
-COLOURS = {OURS: GREEN, ANONYMOUS: "#5b5f97", KUBE: "#c98b2b", LIST: "#a63d40"}
+GREEN, LIGHT_GREEN, GREY, BLUE = "#0b6e4f", "#63b995", "#9aa5b1", "#5b5f97"
+COLOURS = {OURS: GREEN, ANONYMOUS: BLUE, KUBE: "#c98b2b", LIST: "#a63d40"}
+#: Backend → how its lines are drawn.
+STROKES = {"nftables": "-", "iptables": "--", "ipvs": ":"}
+SIDES = {peers.NFTABLES: GREEN, peers.IPTABLES: LIGHT_GREEN, peers.NFTLB: BLUE, "": GREY}
 
 
 def draw(results: dict[str, Any], folder: Path) -> None:
-    """One file for each chart."""
+    """Write one file for each chart whose part was measured."""
+    charts = {
+        "connections": ("proxies", connections),
+        "growth": ("growth", growth),
+        "flows": ("nftlb", flows),
+    }
     # Text stays text, and the same figures give the same bytes.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "lbctl", "font.size": 9}):
-        for name, figure in (
-            ("connections", connections(results["parts"]["proxies"])),
-            ("growth", growth(results["parts"]["growth"])),
-        ):
-            figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
+        for name, (part, chart) in charts.items():
+            found = results["parts"].get(part)
+            if found and not isinstance(found.get("absent"), str):
+                figure = chart(found)
+                figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
 
 
 def connections(part: dict[str, Any]) -> Figure:
     """New connections a second, and what balancing them costs; with our own backends only."""
     names = [name for name in part["cases"] if not CASES_BY_NAME[name].backend][::-1]
     rates = [statistics.median(column(part, name, NEW, "per_second")) for name in names]
-    costs = [max(balancing(part, name, NEW) / 10, 0) for name in names]
-    figure = Figure(figsize=(9, 2.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    costs = {kind: [max(balancing(part, name, kind), 0) for name in names] for kind in (NEW, KEEP)}
+    figure = Figure(figsize=(9, 2.6), layout="constrained")
+    charts = figure.subplots(1, 3)
     colours = [GREEN if name.startswith(OURS) else GREY for name in names]
     for axes, values, title, form in (
-        (left, rates, "new connections a second", "{:,.0f}"),
-        (right, costs, "processor's seconds to balance 100,000", "{:.2f}"),
+        (charts[0], rates, "new connections/s", "{:,.0f}"),
+        (charts[1], costs[NEW], "CPU time to balance\na new connection, µs", "{:.1f}"),
+        (charts[2], costs[KEEP], "CPU time to balance\na keep-alive request, µs", "{:.1f}"),
     ):
-        bars = axes.barh(names, values, color=colours)
-        axes.bar_label(bars, labels=[form.format(value) for value in values], padding=3)
-        axes.margins(x=0.2)
+        bars(axes, names if axes is charts[0] else [""] * len(names), values, colours, form)
         axes.set_title(title)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_xticks([])
     return figure
+
+
+def bars(
+    axes: Axes, names: Sequence[str], values: Sequence[float], colours: Sequence[str], form: str
+) -> None:
+    places = range(len(values))
+    drawn = axes.barh(places, values, color=colours)
+    axes.set_yticks(places, names)
+    axes.bar_label(drawn, labels=[form.format(value) for value in values], padding=3)
+    axes.margins(x=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xticks([])
 
 
 def growth(part: dict[str, Any]) -> Figure:
-    """Load and a new flow, by the number of services."""
-    figure = Figure(figsize=(9, 6.4), layout="constrained")
-    axes = figure.subplots(2, 2, sharex=True)
-    for at, backend in enumerate(("nftables", "iptables")):
-        for layout in part["backends"][backend]["layouts"]:
+    """Load and a new flow, by the number of services: nftables and iptables on one axis."""
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    load_axes, flow_axes = figure.subplots(1, 2)
+    for backend, found in part["backends"].items():
+        for layout in found["layouts"]:
             rows = rows_of(part, backend, layout)
             load = [(n, statistics.median(row["load"]["cpu"])) for n, row in rows.items()]
             flow = [(n, statistics.median(row["flow_ns"]) / 1000) for n, row in rows.items()]
-            for chart, points in ((axes[0][at], load), (axes[1][at], flow)):
-                line(chart, layout, points)
-        label(axes[0][at], f"{backend}: load, processor's seconds")
-        label(axes[1][at], f"{backend}: a new flow, µs")
-        axes[1][at].set_xlabel("services of ten endpoints")
+            for axes, points in ((load_axes, load), (flow_axes, flow)):
+                line(axes, backend, layout, points)
+    for axes, title in ((load_axes, "CPU time of a load, s"), (flow_axes, "CPU time of a new flow, µs")):
+        axes.set_title(title)
+        axes.set_xlabel("services of ten endpoints")
+        axes.grid(visible=True, which="major", alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        place = {"loc": "upper left", "bbox_to_anchor": (-0.2, -0.15), "ncol": 2}
+        axes.legend(frameon=False, fontsize=7, columnspacing=0.8, handlelength=1.6, **place)
     return figure
 
 
-def line(axes: Axes, name: str, points: Sequence[tuple[float, float]]) -> None:
-    words = f"{name} {power(points)}"
-    axes.loglog(*zip(*points, strict=True), marker="o", markersize=3, color=COLOURS[name], label=words)
+def line(axes: Axes, backend: str, layout: str, points: Sequence[tuple[float, float]]) -> None:
+    words = f"{backend}: {layout} {power(points)}"
+    style = {"color": COLOURS.get(layout, GREY), "linestyle": STROKES[backend]}
+    axes.loglog(*zip(*points, strict=True), marker="o", markersize=3, label=words, **style)
 
 
-def label(axes: Axes, title: str) -> None:
-    axes.set_title(title)
-    axes.grid(visible=True, which="major", alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+def flows(part: dict[str, Any]) -> Figure:
+    """A new flow by NAT and by direct server return: lbctl on both backends, and nftlb."""
+    above = peers.above_receiving(part)
+    sides = (peers.NFTABLES, peers.IPTABLES, peers.NFTLB)
+    rows = [(name, "", above[name, "", 0]) for name in (peers.FORWARDING, peers.TRACKED)]
+    rows += [
+        (f"{kind.name}: {side}", side, above[kind.name, side, 1])
+        for kind in peers.KINDS
+        for side in sides
+        if (kind.name, side, 1) in above
+    ]
+    rows.reverse()
+    figure = Figure(figsize=(9, 2.8), layout="constrained")
+    axes = figure.subplots()
+    names, owners, values = zip(*rows, strict=True)
+    bars(axes, names, [value / 1000 for value in values], [SIDES[side] for side in owners], "{:.2f}")
+    axes.set_title("CPU time of a new flow beyond receiving its packet, µs")
+    return figure

@@ -1,7 +1,7 @@
-"""The programs of the bench: our own in C, and other people's, installed or unpacked beside the environment.
+"""The programs of the bench: our own in C, and other balancers, installed or unpacked beside the environment.
 
-The Makefile unpacks Debian's packages of proxies instead of installing them: an installed one starts a daemon
-that takes port 80, now and after every boot.
+The Makefile unpacks Debian's packages of balancers instead of installing them: an installed proxy starts a
+daemon that takes port 80, now and after every boot.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from lbctl.host.netns import Namespace
 
 SOURCES = Path(__file__).parent
-UNPACKED = Path(sys.prefix) / "debian"
+#: By `make bench-deps`, and by `make test-servers`.
+UNPACKED = (Path(sys.prefix) / "debian", Path(sys.prefix) / "servers")
+#: Where Debian's packages have libraries that programs find by themselves: not those of plugins.
+LIBRARIES = "usr/lib/*/*.so.*"
 PATIENCE = 10.0
 
 
@@ -47,24 +50,30 @@ def compiled(folder: Path) -> Programs:
 
 
 def use_unpacked() -> None:
-    """Have unpacked programs found where none is installed, and their libraries with them."""
-    os.environ["PATH"] += "".join(f":{UNPACKED}{folder}" for folder in ("/usr/sbin", "/usr/bin", "/sbin"))
-    libraries = {str(path.parent) for path in UNPACKED.glob("**/*.so.*")}
+    """Have unpacked programs found if none is installed, and their libraries with them."""
+    folders = [f"{root}/{folder}" for root in UNPACKED for folder in ("usr/sbin", "usr/bin", "sbin")]
+    os.environ["PATH"] = ":".join([os.environ["PATH"], *folders])
+    libraries = dict.fromkeys(str(path.parent) for root in UNPACKED for path in sorted(root.glob(LIBRARIES)))
     given = os.environ.get("LD_LIBRARY_PATH", "").split(":")
-    os.environ["LD_LIBRARY_PATH"] = ":".join(filter(None, [*given, *sorted(libraries)]))
+    os.environ["LD_LIBRARY_PATH"] = ":".join(filter(None, [*given, *libraries]))
 
 
 def nginx_stream() -> Path | None:
-    """The module with which nginx balances connections."""
-    for root in (UNPACKED, Path("/")):
+    """Return the module with which nginx balances connections."""
+    for root in (*UNPACKED, Path("/")):
         path = root / "usr/lib/nginx/modules/ngx_stream_module.so"
         if path.exists():
             return path
     return None
 
 
+def absent(program: str) -> str | None:
+    """Return why a program cannot be run, or None."""
+    return None if shutil.which(program) else f"{program} is not installed"
+
+
 def version(*argv: str) -> str | None:
-    """The version that a program says it has, or None where it is not there."""
+    """Return the version that a program reports, or None if it is missing."""
     if not shutil.which(argv[0]):
         return None
     done = subprocess.run(argv, capture_output=True, text=True)

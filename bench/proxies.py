@@ -32,7 +32,7 @@ from layouts import TRACKING
 from programs import SOURCES, Programs, running
 from timing import descendants, own_memory
 from traffic import BACKENDS, PORT, Load, Site, Traffic, targets
-from ways import HAPROXY, LBCTL_IPTABLES, LBCTL_NFTABLES, NGINX, Balancer, Way
+from ways import HAPROXY, LBCTL_IPTABLES, LBCTL_NFTABLES, NFTLB, NGINX, Balancer, Way
 
 if TYPE_CHECKING:
     from sizes import Size
@@ -92,7 +92,7 @@ class Case:
     @property
     def tracks(self) -> bool:
         """True where the host's kernel keeps an entry for each connection."""
-        return self.way in (TRACKED, LBCTL_NFTABLES, LBCTL_IPTABLES)
+        return self.way in (TRACKED, LBCTL_NFTABLES, LBCTL_IPTABLES, NFTLB)
 
     @property
     def connects(self) -> bool:
@@ -101,7 +101,7 @@ class Case:
 
 
 CASES = (
-    *(Case(way=way) for way in (DIRECT, TRACKED, LBCTL_NFTABLES, LBCTL_IPTABLES, HAPROXY, NGINX)),
+    *(Case(way=way) for way in (DIRECT, TRACKED, LBCTL_NFTABLES, LBCTL_IPTABLES, NFTLB, HAPROXY, NGINX)),
     *(Case(way=way, backend=NODE) for way in (DIRECT, LBCTL_NFTABLES, CLUSTER)),
 )
 CASES_BY_NAME = {case.name: case for case in CASES}

@@ -1,11 +1,11 @@
 """Figures as tables and charts: on the terminal, and in the documents of this project.
 
     python bench/report.py FILE             prints what is in a JSON document of the bench
-    python bench/report.py FILE --publish   makes it the document that README.md and docs/bench show
-    python bench/report.py --check          exits with 1 where they say something else than that document
+    python bench/report.py FILE --publish   records it, and writes its figures into README.md and docs/bench
+    python bench/report.py --check          exits with 1 if these pages differ from the recorded one
 
-In README.md and docs/bench/README.md, what stands between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->` is
-written by this program.
+In README.md and docs/bench/README.md, this program writes what stands between `<!-- bench:NAME -->` and
+`<!-- /bench:NAME -->`.
 """
 
 from __future__ import annotations
@@ -23,16 +23,19 @@ from typing import Any
 import growth
 import load
 import nat
+import peers
 import proxies
 import startup
-from bars import balancing, bars, column, power, rows_of
 from layouts import KUBE, LIST, OURS
+from targets import balancing, column, power, rows_of, targets
 from timing import median_ratio
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs/bench/results.json"
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs/bench/README.md")
-REGION = re.compile(r"(?s)(<!-- bench:([a-z]+) -->\n).*?(<!-- /bench:\2 -->)")
+#: The load average from which on a machine is said to do other work.
+IDLE = 1.0
+REGION = re.compile(r"(?s)(<!-- bench:([a-z-]+) -->\n).*?(<!-- /bench:\2 -->)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,10 @@ def seconds(value: float) -> str:
     return f"{number(value * 1e3)} ms" if value >= 1e-3 else f"{number(value * 1e6)} µs"
 
 
+def microseconds(value: float) -> str:
+    return f"{max(value, 0):.1f} µs"
+
+
 def size(value: float) -> str:
     return f"{max(value, 0) / (1 << 20):.1f} MB"
 
@@ -88,16 +95,20 @@ def ratio(value: float) -> str:
 
 
 def machine_words(results: dict[str, Any]) -> str:
-    """On what, with what, and how all of this was measured."""
+    """Return on what machine, and with what, all of this was measured."""
     machine, versions = results["machine"], results["versions"]
     command = "make bench" if results["size"] == "full" else f"make bench BENCH={results['size']}"
     where = "a virtual machine with" if machine["virtual"] else "a machine with"
     processors = f"{machine['processors']} processors ({machine['cpu']})"
     used = f", of which the bench uses {machine['processors_used']}," if machine["processors"] > 2 else ""
     others = ", ".join(f"{name} {version}" for name, version in versions.items() if name != "lbctl")
+    busy = results["load_average"] > IDLE
+    work = (
+        f" The machine did other work meanwhile (load average {results['load_average']:.1f})." if busy else ""
+    )
     return (
-        f"One run of `{command}` on {where} {processors}{used} and {machine['memory_gb']} GB of memory: "
-        f"{others}.\n"
+        f"Measured by `{command}` on {where} {processors}{used} and {machine['memory_gb']} GB of memory: "
+        f"{others}.{work}\n"
     )
 
 
@@ -105,16 +116,18 @@ def proxies_table(part: dict[str, Any]) -> Table:
     rows = []
     for name in part["cases"]:
         base = proxies.CASES_BY_NAME[name].base.name
-        rates, cost = column(part, name, proxies.NEW, "per_second"), "—"
-        if name != base:
-            cost = f"{balancing(part, name, proxies.NEW) / 10:.2f} s"
+        rates = column(part, name, proxies.NEW, "per_second")
+        costs = [
+            microseconds(balancing(part, name, kind)) if name != base else "—"
+            for kind in (proxies.NEW, proxies.KEEP)
+        ]
         memory = statistics.median(one["memory"] for one in part["cases"][name]["rounds"])
         rows.append(
             [
                 name,
                 number(statistics.median(rates)),
                 ratio(median_ratio(rates, column(part, base, proxies.NEW, "per_second"))),
-                cost,
+                *costs,
                 *(
                     seconds(statistics.median(column(part, name, proxies.PACED, what)) / 1e6)
                     for what in ("p50_us", "p99_us")
@@ -123,16 +136,17 @@ def proxies_table(part: dict[str, Any]) -> Table:
                 size(memory) if name != base else "—",
             ]
         )
-    rows += [[name, why, *[""] * 6] for name, why in part["absent"].items()]
+    rows += [[name, why, *[""] * 7] for name, why in part["absent"].items()]
     return Table(
         (
             "three backends on one host",
             "new connections/s",
             "relative to direct",
-            "CPU time of balancing 100,000",
+            "balancing: CPU time per new connection",
+            "per keep-alive request",
             f"latency at {part['rate']:,}/s: median",
             "p99",
-            "requests/s, keep-alive",
+            "keep-alive requests/s",
             "memory",
         ),
         rows,
@@ -211,19 +225,19 @@ def flow_table(part: dict[str, Any]) -> Table:
     backends = ("nftables", "iptables")
     most = max(rows_of(part, "nftables", OURS))
     lines = [
-        ("one service, against tracking the connection alone", (OURS, 1), (growth.TRACKED, 0)),
-        (f"{most:,} services, against one", (OURS, most), (OURS, 1)),
+        ("one service / tracking the connection alone", (OURS, 1), (growth.TRACKED, 0)),
+        (f"{most:,} services / one", (OURS, most), (OURS, 1)),
         (
-            f"flows scattered over all {most:,}, against one service",
+            f"flows scattered over all {most:,} / one service",
             (growth.SCATTERED, most),
             (OURS, 1),
         ),
-        (f"a list of {most:,} services, as in blog posts, against ours of one", (LIST, most), (OURS, 1)),
-        (f"kube-proxy's rules for {most:,} services, against ours of one", (KUBE, most), (OURS, 1)),
-        ("a service of 64 endpoints, against one of 4", (growth.MANY, 1), (growth.FEW, 1)),
+        (f"a list of {most:,} services, as in blog posts / lbctl's of one", (LIST, most), (OURS, 1)),
+        (f"kube-proxy's rules for {most:,} services / lbctl's of one", (KUBE, most), (OURS, 1)),
+        ("a service of 64 endpoints / one of 4", (growth.MANY, 1), (growth.FEW, 1)),
     ]
     rows = [[words, *(against(backend, over, under) for backend in backends)] for words, over, under in lines]
-    return Table(("a new flow through a router", "nftables", "iptables (legacy)"), rows)
+    return Table(("CPU time of a new flow, ratio", "nftables", "iptables (legacy)"), rows)
 
 
 def growth_table(part: dict[str, Any]) -> Table:
@@ -254,8 +268,8 @@ def layouts_words(part: dict[str, Any]) -> str:
         for backend, found in part["backends"].items()
         for layout, about in found["layouts"].items()
     ]
-    if not part["ipvs"]:
-        lines.append("- IPVS: not measured: this kernel lacks it, or has not loaded it (`modprobe ip_vs`).")
+    if part["no_ipvs"]:
+        lines.append(f"- IPVS: not measured: {part['no_ipvs']}.")
     return "\n".join(lines) + "\n"
 
 
@@ -296,13 +310,16 @@ def direct_table(part: dict[str, Any]) -> Table:
     rows = [
         [
             row["what"],
+            row["protocol"],
+            str(row["links"]),
             f"{row['services']:,}" if row["services"] else "",
             f"{statistics.median(row['packet_ns']):,.0f} ns",
             f"{row['above_floor_ns']:,} ns",
         ]
         for row in part["cost"]["rows"]
     ]
-    return Table(("a packet through the balancer", "services", "with sending it", "above receiving it"), rows)
+    head = ("a packet through the balancer", "protocol", "links", "services", "with sending it")
+    return Table((*head, "above receiving it"), rows)
 
 
 def nat_table(part: dict[str, Any]) -> Table:
@@ -345,12 +362,85 @@ def least_table(part: dict[str, Any]) -> Table:
     return Table(("connections from the fair part: mean (p99)", *names), rows)
 
 
-def bars_table(results: dict[str, Any]) -> Table:
-    rows = [[bar.title, ratio(bar.value) + bar.unit, bar.words, bar.verdict] for bar in bars(results)]
+def nftlb_load_table(part: dict[str, Any]) -> Table:
+    return sides_table(part["loads"], "load of all services, whole process: CPU time")
+
+
+def nftlb_change_table(part: dict[str, Any]) -> Table:
+    return sides_table(part["changes"], "change of one endpoint, program that keeps its state: CPU time")
+
+
+def sides_table(rows: Sequence[dict[str, Any]], head: str) -> Table:
+    """Return seconds of CPU time of each side."""
+    sides = (peers.NFTLB, peers.NFTABLES, peers.IPTABLES)
+    return Table(
+        (head, "services", *sides),
+        [
+            [
+                ", ".join(filter(None, [row["what"], row.get("change")])),
+                f"{row['services']:,}",
+                *(seconds(median(row["sides"], side)) if side in row["sides"] else "" for side in sides),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def nftlb_flow_table(part: dict[str, Any]) -> Table:
+    above = peers.above_receiving(part)
+    sides = (peers.NFTLB, peers.NFTABLES, peers.IPTABLES)
+
+    def cell(*key: Any) -> str:
+        return seconds(above[key] / 1e9) if key in above else ""
+
+    rows = [[name, "", "", cell(name, "", 0), ""] for name in (peers.FORWARDING, peers.TRACKED)]
+    rows += [
+        [what, f"{services:,}", *(cell(what, side, services) for side in sides)]
+        for what in (kind.name for kind in peers.KINDS)
+        for services in sorted({row["services"] for row in part["loads"]})
+    ]
+    return Table(("a new flow beyond receiving its packet: CPU time", "services", *sides), rows)
+
+
+def nftlb_modes_words(part: dict[str, Any]) -> str:
+    """Return which of nftlb's modes this kernel takes."""
+    works = [f"`{name}`" for name, why in part["modes"].items() if not why]
+    lines = [f"Loaded by nftlb on this kernel: {', '.join(works)}."]
+    lines += [
+        f"Not loaded: `{name}` (`nftlb --config FILE --exit`): {why}."
+        for name, why in part["modes"].items()
+        if why
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def fleet_table(part: dict[str, Any]) -> Table:
+    rows = [
+        [
+            {"published": "a published intent", "discovered": "an endpoint that a source finds"}[what],
+            f"{found['changes']}",
+            *(f"{found[which]:.0f} ms" for which in ("first_ms", "last_ms", "worst_ms")),
+        ]
+        for what, found in part.items()
+    ]
+    head = (
+        "change in etcd, three balancers",
+        "changes",
+        "in the first kernel",
+        "in the last: median",
+        "maximum",
+    )
+    return Table(head, rows)
+
+
+def targets_table(results: dict[str, Any]) -> Table:
+    rows = [
+        [each.title, ratio(each.value) + each.unit, each.words, each.verdict] for each in targets(results)
+    ]
     return Table(("target", "measured", "wanted", ""), rows)
 
 
-#: Name → the part that it tells of, and how.
+#: Name of a region → the part that it shows, and its text.
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Table]]] = {
     "proxies": ("proxies", proxies_table),
     "changes": ("changes", changes_table),
@@ -358,68 +448,107 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Table]]] = {
     "load": ("load", load_table),
     "flow": ("growth", flow_table),
     "growth": ("growth", growth_table),
+    "nftlb-load": ("nftlb", nftlb_load_table),
+    "nftlb-change": ("nftlb", nftlb_change_table),
+    "nftlb-flow": ("nftlb", nftlb_flow_table),
     "agent": ("agent", agent_table),
     "killed": ("agent", killed_table),
     "direct": ("dsr", direct_table),
     "nat": ("nat", nat_table),
     "least": ("least", least_table),
+    "fleet": ("fleet", fleet_table),
     "start-up": ("start-up", startup_table),
 }
+WORDS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "layouts": ("growth", layouts_words),
+    "nftlb-modes": ("nftlb", nftlb_modes_words),
+}
+REGIONS = {"machine", "targets", *TABLES, *WORDS}
 
 
 def print_all(results: dict[str, Any]) -> None:
     print(machine_words(results))
-    for part, table in TABLES.values():
+    for name, (part, table) in TABLES.items():
         if part in results["parts"]:
-            print(table(results["parts"][part]).plain().replace("`", ""))
-    if "growth" in results["parts"]:
-        print(layouts_words(results["parts"]["growth"]))
-    print(bars_table(results).plain(), end="")
+            found = results["parts"][part]
+            print(absence(name, results) or table(found).plain().replace("`", ""))
+    for name, (part, words) in WORDS.items():
+        if part in results["parts"]:
+            print(absence(name, results) or words(results["parts"][part]))
+    for part, why in results["failed"].items():
+        print(f"{part} failed: {why}")
+    print(targets_table(results).plain(), end="")
+
+
+def absence(name: str, results: dict[str, Any]) -> str:
+    """Return why a region has no figures; "" if it has."""
+    part, _ = (TABLES | WORDS)[name]
+    if part in results["failed"]:
+        return f"The measurement failed: {results['failed'][part]}\n"
+    if part not in results["parts"]:
+        return f"Not measured in this run: `make bench PARTS={part}`.\n"
+    why = results["parts"][part].get("absent")
+    return f"Not measured: {why}.\n" if isinstance(why, str) else ""
 
 
 def region(name: str, results: dict[str, Any]) -> str:
-    """Return what stands in a region of a document; "" for what was not measured."""
+    """Return what stands in a region of a document."""
     if name == "machine":
         return machine_words(results)
-    if name == "layouts":
-        return layouts_words(results["parts"]["growth"])
-    if name == "bars":
-        return bars_table(results).markdown()
-    part, table = TABLES[name]
-    return table(results["parts"][part]).markdown() if part in results["parts"] else ""
+    if name == "targets":
+        return targets_table(results).markdown()
+    if missing := absence(name, results):
+        return missing
+    part, _ = (TABLES | WORDS)[name]
+    found = results["parts"][part]
+    return TABLES[name][1](found).markdown() if name in TABLES else WORDS[name][1](found)
 
 
 def written(text: str, results: dict[str, Any]) -> str:
-    """A document with its regions as the results have them."""
+    """Return a document with its regions as the results have them."""
     return REGION.sub(lambda found: f"{found[1]}{region(found[2], results)}{found[3]}", text)
+
+
+def as_text(results: dict[str, Any]) -> str:
+    """Return the document of a run: a line for each list of numbers."""
+    text = json.dumps(results, indent=1, ensure_ascii=False)
+    return (
+        re.sub(
+            r"\[[^\[\]{}]*\]",
+            lambda found: " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]"),
+            text,
+        )
+        + "\n"
+    )
 
 
 def publish(results: dict[str, Any]) -> None:
     from plots import draw
 
-    RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    RESULTS.write_text(as_text(results))
     for path in DOCUMENTS:
         path.write_text(written(path.read_text(), results))
     draw(results, RESULTS.parent)
 
 
-def check() -> int:
-    results = json.loads(RESULTS.read_text())
+def check(file: Path) -> int:
+    results = json.loads(file.read_text())
     stale = [path for path in DOCUMENTS if written(path.read_text(), results) != path.read_text()]
     for path in stale:
-        where = path.relative_to(ROOT)
-        print(f"{where} is not what {RESULTS.relative_to(ROOT)} says: python bench/report.py --publish")
+        print(f"{path.relative_to(ROOT)} differs from {file.name}: python bench/report.py --publish")
     return 1 if stale else 0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("file", metavar="FILE", type=Path, nargs="?", default=RESULTS)
-    parser.add_argument("--publish", action="store_true")
-    parser.add_argument("--check", action="store_true")
+    parser.add_argument(
+        "--publish", action="store_true", help="record FILE and write its figures into the documents"
+    )
+    parser.add_argument("--check", action="store_true", help="exit with 1 if the documents differ from FILE")
     given = parser.parse_args()
     if given.check:
-        return check()
+        return check(given.file)
     results = json.loads(given.file.read_text())
     print_all(results)
     if given.publish:

@@ -1,6 +1,6 @@
-/* Sends UDP packets, each of a flow of its own, and prints what each batch cost.
+/* Sends packets, each of a flow of its own, and prints what each batch cost.
  *
- *     sender LINK MAC COUNTERS ARRIVAL DESTINATION DESTINATIONS FLOWS BATCH LIMIT
+ *     sender LINK MAC COUNTERS ARRIVAL DESTINATION DESTINATIONS FLOWS BATCH LIMIT [tcp|udp]
  *
  * LINK          the interface to send through
  * MAC           the address of the router's side of it
@@ -10,6 +10,8 @@
  * DESTINATIONS  how many addresses from there on are used, in a scattered order
  * FLOWS, BATCH  how many packets at most, and in one batch
  * LIMIT         milliseconds after which no new batch begins
+ *
+ * Packets of TCP are those of established connections: they have ACK alone, and nothing checks their sums.
  *
  * Prints one line a batch: packets, nanoseconds. A batch ends when the other side has counted all of its
  * packets, so nothing of it is left in a queue. Exits with 1 where packets do not arrive.
@@ -26,6 +28,7 @@
 #include <net/ethernet.h>
 #include <net/if.h>
 #include <netinet/ip.h>
+#include <netinet/tcp.h>
 #include <netinet/udp.h>
 #include <sched.h>
 #include <stdio.h>
@@ -41,8 +44,13 @@
 
 struct packet {
     struct iphdr ip;
-    struct udphdr udp;
-    char payload[8];
+    union {
+        struct {
+            struct udphdr udp;
+            char payload[8];
+        };
+        struct tcphdr tcp;
+    };
 };
 
 static int64_t now(void) {
@@ -76,8 +84,9 @@ static uint16_t checksum(const struct iphdr *ip) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 10)
-        errx(2, "nine arguments");
+    if (argc != 10 && argc != 11)
+        errx(2, "nine or ten arguments");
+    int tcp = argc == 11 && strcmp(argv[10], "tcp") == 0;
     const char *arrival = argv[4];
     int counters = atoi(argv[3]);
     uint32_t destination = ntohl(inet_addr(argv[5]));
@@ -105,9 +114,15 @@ int main(int argc, char **argv) {
         err(2, "sched_setaffinity");
 
     struct packet p = {
-        .ip = {.version = 4, .ihl = 5, .ttl = 64, .protocol = IPPROTO_UDP, .tot_len = htons(sizeof p)},
-        .udp = {.dest = htons(80), .len = htons(sizeof p.udp + sizeof p.payload)}, /* UDP over IPv4 needs no sum */
+        .ip = {.version = 4, .ihl = 5, .ttl = 64, .tot_len = htons(sizeof p)},
     };
+    if (tcp) {
+        p.ip.protocol = IPPROTO_TCP;
+        p.tcp = (struct tcphdr){.dest = htons(80), .doff = sizeof p.tcp / 4, .ack = 1};
+    } else {
+        p.ip.protocol = IPPROTO_UDP;
+        p.udp = (struct udphdr){.dest = htons(80), .len = htons(sizeof p - sizeof p.ip)}; /* IPv4 needs no sum */
+    }
     uint64_t before = received(counters, arrival);
     int64_t start = now();
     for (uint32_t sent = 0; sent < flows && now() - start < limit;) {
@@ -115,7 +130,7 @@ int main(int argc, char **argv) {
         uint32_t end = sent + batch < flows ? sent + batch : flows, first = sent;
         for (; sent < end; sent++) {
             p.ip.saddr = htonl(FIRST_SOURCE + sent / PORTS);
-            p.udp.source = htons((uint16_t)(1024 + sent % PORTS));
+            p.udp.source = htons((uint16_t)(1024 + sent % PORTS)); /* at the same place as TCP's */
             /* Knuth's multiplicative hash: neighbours in time are no neighbours in memory. */
             p.ip.daddr = htonl(destination + (sent * 2654435761u >> 8) % destinations);
             p.ip.check = 0;

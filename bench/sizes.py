@@ -40,6 +40,9 @@ class Size:
     simulated: float
     nat_rounds: int
     nat_connections: int
+    #: Beside nftlb: numbers of services, and how often one endpoint is changed.
+    farms: tuple[int, ...]
+    peer_changes: int
 
 
 SIZES = {
@@ -66,6 +69,8 @@ SIZES = {
         simulated=60,
         nat_rounds=21,
         nat_connections=3_000,
+        farms=(1, 100, 1_000),
+        peer_changes=9,
     ),
     "quick": Size(
         services=1_000,
@@ -90,6 +95,8 @@ SIZES = {
         simulated=20,
         nat_rounds=7,
         nat_connections=1_000,
+        farms=(1, 100),
+        peer_changes=5,
     ),
     "tiny": Size(
         services=10,
@@ -114,5 +121,7 @@ SIZES = {
         simulated=2,
         nat_rounds=2,
         nat_connections=100,
+        farms=(1, 10),
+        peer_changes=2,
     ),
 }

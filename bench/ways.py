@@ -6,17 +6,18 @@ Each is started in a site's host, says which processes do the work, and can be g
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from programs import comes, nginx_stream, running, wait_until
+import nftlb
+from programs import absent, comes, nginx_stream, running, wait_until
 from timing import descendants
-from traffic import PORT, Site
+from traffic import HOSTS, PORT, Site
 
 from lbctl import engine
 from lbctl.host.netns import Namespace, PrivateHost
@@ -172,8 +173,19 @@ stream {{
 """
 
 
+@contextmanager
+def farming(site: Site, ports: Sequence[int]) -> Iterator[Balancer]:
+    farm = nftlb.farm("web", HOSTS, HOSTS[:1] * len(ports), ports=ports)
+
+    def change(ports: Sequence[int]) -> None:
+        daemon.post([nftlb.change("web", number, port=str(port)) for number, port in enumerate(ports)])
+
+    with nftlb.daemon(site.host, site.folder, [farm]) as daemon:
+        yield Balancer(change=change)
+
+
 def listens(host: Namespace) -> bool:
-    """True where somebody listens on the port (state 0A)."""
+    """Return True when a process listens on the port (state 0A)."""
     with host.entered():
         lines = Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]
     return any(f[1].endswith(f":{PORT:04X}") and f[3] == "0A" for f in map(str.split, lines))
@@ -210,12 +222,8 @@ def proxy(
     return Way(name=name, changed_by="reload", start=start, missing=missing)
 
 
-def absent(program: str) -> Callable[[], str | None]:
-    return lambda: None if shutil.which(program) else f"{program} is not installed"
-
-
 def no_nginx() -> str | None:
-    return absent("nginx")() or (None if nginx_stream() else "nginx has no stream module")
+    return absent("nginx") or (None if nginx_stream() else "nginx has no stream module")
 
 
 LBCTL_NFTABLES = lbctl("nftables", "libnftables")
@@ -225,7 +233,7 @@ HAPROXY = proxy(
     haproxy_config,
     lambda file: ("haproxy", "-W", "-f", str(file)),
     signal.SIGUSR2,
-    absent("haproxy"),
+    partial(absent, "haproxy"),
 )
 NGINX = proxy(
     "nginx stream",
@@ -234,6 +242,7 @@ NGINX = proxy(
     signal.SIGHUP,
     no_nginx,
 )
+NFTLB = Way(name="nftlb, DNAT", changed_by="its API", start=farming, missing=partial(absent, nftlb.PROGRAM))
 NFT = nft("nft rule, in turn", "inc")
 NFT_RANDOM = nft("nft rule, random, as kube-proxy picks", "random")
 IPTABLES = iptables("iptables rules, in turn", in_turn)

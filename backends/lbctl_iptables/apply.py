@@ -18,7 +18,7 @@ from lbctl.model import Change, Program, diff
 from lbctl.spi import ensure_fresh
 from lbctl_iptables import drivers, layout, script
 from lbctl_iptables.counters import restore_counters
-from lbctl_iptables.observe import dumps, observe, program, service_of
+from lbctl_iptables.observe import dumps, observe, program
 from lbctl_iptables.rules import Dump, DumpedChain
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _written(changes: Sequence[Change], owner: str, dump: Dump, *, restarts: boo
     gone = {change.key[3] for change in changes if change.key[1] == "chain" and change.after is None}
     chains = {name: chain for (table, name), chain in dump.chains.items() if table == layout.NAT}
     touched = {change.service for change in changes}
-    owners = {name: _service(owner, name, chain) for name, chain in chains.items()}
+    owners = {name: layout.service_of(owner, name, chain.text) for name, chain in chains.items()}
     if restarts:
         # The turn of a ladder is lost in any case; where nothing has come yet there is none to lose.
         touched |= {owners[name] for name, chain in chains.items() if chain.counted or chain.turned} - {None}
@@ -191,7 +191,7 @@ def _written(changes: Sequence[Change], owner: str, dump: Dump, *, restarts: boo
     if not old:
         return written
     kept = {name: rules for name, rules in old.items() if name not in written and name not in gone}
-    carried = restore_counters({name: chain.rules for name, chain in written.items()} | kept, old)
+    carried = restore_counters(owner, {name: chain.rules for name, chain in written.items()} | kept, old)
     return {
         name: DumpedChain.of(rules)
         for name, rules in carried.items()
@@ -201,7 +201,3 @@ def _written(changes: Sequence[Change], owner: str, dump: Dump, *, restarts: boo
 
 def _counts(rules: Iterable[DumpedRule]) -> list[tuple[int, int]]:
     return [(rule.packets, rule.bytes) for rule in rules]
-
-
-def _service(owner: str, name: str, chain: DumpedChain) -> str | None:
-    return None if layout.is_shared(owner, name) else service_of(owner, name, chain.text)

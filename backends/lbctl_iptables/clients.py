@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lbctl.model import Family, Remembered
 from lbctl_iptables import layout, retire
-from lbctl_iptables.observe import observe, service_of
+from lbctl_iptables.observe import observe
 from lbctl_iptables.rules import rules_of
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _lists(host: Host, driver: str, owner: str) -> Iterator[_List]:
     return _joined(
         (rule, layout.FAMILY[item.key[0]], service)
         for item in chains
-        for service in (service_of(owner, item.key[3], item.text),)
+        for service in (layout.service_of(owner, item.key[3], item.text),)
         for rule in rules_of(item.text)
     )
 

@@ -14,7 +14,6 @@ from lbctl.model import Family, Forward, Item, Program, Scheduler, SourceNat, gu
 from lbctl.spi import require_offload, require_service
 from lbctl_iptables import dialect, find, layout, pick, recent, spelling
 from lbctl_iptables.dialect import Feature
-from lbctl_iptables.find import comment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
@@ -120,7 +119,6 @@ class _ServiceChains:
         self._family = family
         self._owner = owner
         self._marks = marks
-        self._comments = comment(service.name)
 
     def items(self) -> Iterator[Item]:
         for name, rules in self._chains():
@@ -130,8 +128,7 @@ class _ServiceChains:
                 yield self._item(layout.FILTER, name, rules)
 
     def _item(self, table: str, name: str, rules: Iterable[Rule]) -> Item:
-        key = (layout.WORD[self._family], "chain", table, name)
-        return Item(key, spelling.lines(list(rules)), self._service.name)
+        return _chain(self._family, self._owner, table, name, rules, self._service.name)
 
     def _chains(self) -> Iterator[tuple[str, Iterable[Rule]]]:
         service, owner = self._service, self._owner
@@ -146,7 +143,7 @@ class _ServiceChains:
             names = (service.name, protocol) if len(protocols) > 1 else (service.name,)
             ladders = list(self._ladders(node, protocol, names))
             if len(protocols) > 1:
-                body.append(("-p", protocol, *self._comments, "-g", layout.chain(owner, *names)))
+                body.append(("-p", protocol, "-g", layout.chain(owner, *names)))
             else:
                 body += ladders.pop(0)[1]
             below += ladders
@@ -156,7 +153,7 @@ class _ServiceChains:
             for endpoint in _distinct(service, self._family):
                 yield (
                     recent.chain(owner, service, endpoint),
-                    recent.noting(owner, service, endpoint, self._family, protocols, _target(endpoint)),
+                    recent.noting(owner, service, endpoint, self._family, protocols, self._target(endpoint)),
                 )
 
     def _selecting(self, body: Iterable[Rule]) -> Iterator[tuple[str, Iterable[Rule]]]:
@@ -164,7 +161,7 @@ class _ServiceChains:
         service, family = self._service, self._family
         before: list[Rule] = []
         if not service.local_clients:
-            before.append((*_from("LOCAL"), *self._comments, "-j", "RETURN"))
+            before.append((*_from("LOCAL"), "-j", "RETURN"))
         here, rules = yield from self._excluding(before)
         denied = service.denied(family)
         here, rules = yield from self._leaving(here, rules, denied, "-s", layout.DENIED, layout.ADMITTED)
@@ -200,7 +197,7 @@ class _ServiceChains:
         Many networks are split into chains named `found`, which lead the rest to a chain named `others`.
         """
         others = self._name(others)
-        otherwise = (*self._comments, "-g", others)
+        otherwise = ("-g", others)
         *blocks, (_, leaving) = find.networks(
             self._family,
             self._owner,
@@ -219,10 +216,10 @@ class _ServiceChains:
     def _arriving(self, target: str) -> Iterator[Rule]:
         """Yield the rules that lead what arrives on the interfaces to `target`, or is made on this host."""
         for name in self._service.interfaces:
-            yield ("-i", layout.interface(name), *self._comments, "-g", target)
+            yield ("-i", layout.interface(name), "-g", target)
         if self._service.local_clients:
             # These arrive nowhere: `local-clients` alone decides about them.
-            yield (*_from("LOCAL"), *self._comments, "-g", target)
+            yield (*_from("LOCAL"), "-g", target)
 
     def _refusing(self) -> Iterator[tuple[str, Iterable[Rule]]]:
         """Yield the chains that refuse what is not served, and leave alone what is not the service's."""
@@ -231,7 +228,7 @@ class _ServiceChains:
         if self._service.interfaces:
             yield here, [*rules, *self._arriving(refuse)]
         else:
-            yield here, [*rules, (*self._comments, "-g", refuse)]
+            yield here, [*rules, ("-g", refuse)]
 
     def _name(self, *names: str) -> str:
         return layout.chain(self._owner, self._service.name, *names)
@@ -243,7 +240,7 @@ class _ServiceChains:
         if decision is None and (service.allow or service.denied(self._family)):
             decision = self._marks.served
         if decision:
-            yield (*self._comments, "-j", "MARK", "--set-xmark", decision)
+            yield ("-j", "MARK", "--set-xmark", decision)
 
     def _translating(self) -> str | None:
         """Return the mark by which a later chain replaces the client's address; None if none does."""
@@ -277,17 +274,23 @@ class _ServiceChains:
                     number += 1
                     below = layout.chain(self._owner, *names, str(number))
                     waiting.append((below, there))
-                    rules.append((*condition, *self._comments, "-g", below))
+                    rules.append((*condition, "-g", below))
                 else:
                     rules.append(self._rung(condition, there, protocol))
             yield name, rules
 
     def _rung(self, condition: Rule, endpoint: Endpoint, protocol: Protocol) -> Rule:
-        service = self._service
-        if service.affinity is not None:
-            return (*condition, *self._comments, "-g", recent.chain(self._owner, service, endpoint))
-        commented = comment(f"{service.name}/{endpoint.name}")
-        return ("-p", protocol, *condition, *commented, *_target(endpoint))
+        if self._service.affinity is not None:
+            return (*condition, "-g", recent.chain(self._owner, self._service, endpoint))
+        return ("-p", protocol, *condition, *self._target(endpoint))
+
+    def _target(self, endpoint: Endpoint) -> Rule:
+        """Return where a rule sends to; with a comment if the endpoint has a name of its own."""
+        named = endpoint.name != endpoint.to
+        about = layout.comment(f"{self._service.name}/{endpoint.name}") if named else ()
+        if endpoint.address is None:
+            return (*about, "-j", "REDIRECT", "--to-ports", str(endpoint.port))
+        return (*about, "-j", "DNAT", "--to-destination", endpoint.to)
 
 
 class _FamilyChains:
@@ -301,7 +304,6 @@ class _FamilyChains:
         services: Sequence[Service],
         networks: Sequence[Network],
     ) -> None:
-        self._word = layout.WORD[family]
         self._family = family
         self._owner = owner
         self._marks = marks
@@ -315,7 +317,7 @@ class _FamilyChains:
 
     def items(self) -> Iterator[Item]:
         owner = self._owner
-        entry, source = layout.prefix(owner), layout.chain(owner, layout.SOURCE)
+        entry = layout.prefix(owner)
         # What a service's own chain takes back out is found anew for wider listeners, in another tree.
         leaving = {
             name: [listener for listener, service in inside if _leaves_some(service, self._family)]
@@ -327,10 +329,7 @@ class _FamilyChains:
         if self._translated:
             yield from self._source()
         for hook in layout.ENTRANCES[layout.NAT]:
-            yield self._jump(layout.NAT, hook, (*comment(owner), "-j", entry))
-        if self._translated:
-            asked = ("-m", "mark", "!", "--mark", self._marks.none, *comment(owner))
-            yield self._jump(layout.NAT, "POSTROUTING", (*asked, "-j", source))
+            yield self._jump(layout.NAT, hook, ("-j", entry))
         if self._refusing:
             yield from self._refusals()
         yield from self._entrances()
@@ -362,39 +361,47 @@ class _FamilyChains:
             yield self._chain(table, name, rules)
         for service in services:
             if singles := inside.get(service.name):
-                about = comment(service.name)
                 name = layout.chain(owner, service.name, layout.RANGES)
-                rules = [(*find.asked(listener), *about, "-j", "RETURN") for listener in singles]
-                yield self._chain(table, name, [*rules, (*about, "-g", target(service))], service.name)
+                rules = [(*find.asked(listener), "-j", "RETURN") for listener in singles]
+                rules.append(("-g", target(service)))
+                yield _chain(self._family, owner, table, name, rules, service.name)
 
-    def _chain(self, table: str, name: str, rules: Iterable[Rule], service: str | None = None) -> Item:
-        return Item((self._word, "chain", table, name), spelling.lines(list(rules)), service)
+    def _chain(self, table: str, name: str, rules: Iterable[Rule]) -> Item:
+        return _chain(self._family, self._owner, table, name, rules)
 
     def _jump(self, table: str, hook: str, rule: Rule) -> Item:
-        return Item((self._word, "jump", table, hook), spelling.join(rule))
+        return Item((layout.WORD[self._family], "jump", table, hook), spelling.join(rule))
 
     def _source(self) -> Iterator[Item]:
-        marks, about = self._marks, comment(self._owner)
-        masquerade = layout.chain(self._owner, layout.MASQUERADE)
-        hairpin = layout.chain(self._owner, layout.HAIRPIN)
+        """Yield the chains behind the mark, and the jump that leads there what has it."""
+        marks = self._marks
+        names = layout.SOURCE, layout.HAIRPIN, layout.MASQUERADE
+        source, hairpin, masquerade = (layout.chain(self._owner, name) for name in names)
         # Off again, else what becomes of the packet, in a tunnel for one, would have the mark as well.
-        unmark = (*about, "-j", "MARK", "--set-xmark", marks.none)
-        yield self._chain(
-            layout.NAT,
-            layout.chain(self._owner, layout.SOURCE),
-            (
-                ("-m", "mark", "--mark", marks.masquerade, *about, "-g", masquerade),
-                ("-m", "mark", "--mark", marks.hairpin, *about, "-g", hairpin),
-            ),
-        )
-        yield self._chain(layout.NAT, hairpin, (*self._bypassing(("-g", masquerade)), unmark))
-        yield self._chain(layout.NAT, masquerade, (unmark, (*about, *layout.MASQUERADING)))
+        unmark = ("-j", "MARK", "--set-xmark", marks.none)
+        kinds = {service.source_nat for service in self._translated}
+        asked: list[tuple[Rule, str]] = [
+            (("-m", "mark", "--mark", mark), name)
+            for kind, mark, name in (
+                (SourceNat.ALWAYS, marks.masquerade, masquerade),
+                (SourceNat.HAIRPIN, marks.hairpin, hairpin),
+            )
+            if kind in kinds
+        ]
+        # Nearly always all services are of one kind, and its connections are led to its chain at once.
+        marked, target = asked[0]
+        if len(asked) > 1:
+            marked, target = ("-m", "mark", "!", "--mark", marks.none), source
+            yield self._chain(layout.NAT, source, [(*mark, "-g", name) for mark, name in asked])
+        if SourceNat.HAIRPIN in kinds:
+            yield self._chain(layout.NAT, hairpin, (*self._bypassing(("-g", masquerade)), unmark))
+        yield self._chain(layout.NAT, masquerade, (unmark, layout.MASQUERADING))
+        yield self._jump(layout.NAT, "POSTROUTING", (*marked, "-j", target))
 
     def _bypassing(self, target: Rule) -> Iterator[Rule]:
         """Yield the connections whose replies would not come back through this host, or could not."""
-        about = comment(self._owner)
         # Our own clients may have chosen a source that the endpoint cannot answer.
-        yield ("!", "-o", "lo", "-m", "addrtype", "--src-type", "LOCAL", *about, *target)
+        yield ("!", "-o", "lo", "-m", "addrtype", "--src-type", "LOCAL", *target)
         # Client and endpoint on one link: the endpoint would answer the client without us. A rule behind
         # routing cannot see where a packet came in, so the networks of this host's links stand here.
         networks = [network for network in self._networks if Family.of(network) is self._family]
@@ -404,7 +411,7 @@ class _FamilyChains:
         for network in networks:
             first, last = int(network.network_address), int(network.broadcast_address)
             if any(first <= address <= last for address in addresses):
-                yield ("-s", str(network), "-d", str(network), *about, *target)
+                yield ("-s", str(network), "-d", str(network), *target)
 
     def _refusals(self) -> Iterator[Item]:
         owner = self._owner
@@ -417,20 +424,18 @@ class _FamilyChains:
         # the rules of before and after in one chain for a moment.
         inside = {name: [listener for listener, _ in found] for name, found in self._inside.items()}
         yield from self._found(layout.FILTER, self._refusing, "-j", inside, target)
-        about = comment(owner)
         answers = (
-            ("-p", "tcp", *about, "-j", "REJECT", "--reject-with", "tcp-reset"),
-            (*about, "-j", "REJECT", "--reject-with", _REJECTIONS[self._family]),
+            ("-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"),
+            ("-j", "REJECT", "--reject-with", _REJECTIONS[self._family]),
         )
         yield self._chain(layout.FILTER, refuse, answers)
 
     def _entrances(self) -> Iterator[Item]:
         """Yield what the hooks of the filter table lead to."""
-        about = comment(self._owner)
         new = ("-m", "conntrack", "--ctstate", "NEW", "-m", "mark", "--mark", self._marks.none)
-        refusing = (*new, *about, "-j", layout.prefix(self._owner))
+        refusing = (*new, "-j", layout.prefix(self._owner))
         stray = ("-m", "conntrack", "--ctstate", "INVALID,NEW")
-        guarding = (*stray, *about, "-j", layout.chain(self._owner, layout.GUARD))
+        guarding = (*stray, "-j", layout.chain(self._owner, layout.GUARD))
         if self._guarded:
             yield from self._guard(refusing)
         for hook in layout.ENTRANCES[layout.FILTER]:
@@ -451,6 +456,25 @@ class _FamilyChains:
         for block, inside in blocks:
             yield self._chain(layout.FILTER, block, inside)
         yield self._chain(layout.FILTER, name, [*rules, refusing] if self._refusing else rules)
+
+
+def _chain(
+    family: Family, owner: str, table: str, name: str, rules: Iterable[Rule], service: str | None = None
+) -> Item:
+    """Return a chain and its rules. `service` is the one that it belongs to, if it is not shared."""
+    every = list(rules)
+    if service is not None and layout.service_of(owner, name) is None:
+        every = _labelled(every, service)
+    return Item((layout.WORD[family], "chain", table, name), spelling.lines(every), service)
+
+
+def _labelled(rules: Sequence[Rule], service: str) -> list[Rule]:
+    """Return the rules of a chain whose name is cut short, of which at least one names its service."""
+    if any("--comment" in rule for rule in rules):
+        return list(rules)
+    *others, last = rules or [("-j", "RETURN")]
+    target = max(last.index(option) for option in ("-j", "-g") if option in last)
+    return [*others, (*last[:target], *layout.comment(service), *last[target:])]
 
 
 def _refuses(service: Service, family: Family) -> bool:
@@ -489,9 +513,3 @@ def _from(kind: str) -> Rule:
 def _distinct(service: Service, family: Family) -> Iterable[Endpoint]:
     """Return the endpoints that take new connections, each once."""
     return {endpoint.to: endpoint for endpoint in service.ready(family)}.values()
-
-
-def _target(endpoint: Endpoint) -> Rule:
-    if endpoint.address is None:
-        return ("-j", "REDIRECT", "--to-ports", str(endpoint.port))
-    return ("-j", "DNAT", "--to-destination", endpoint.to)

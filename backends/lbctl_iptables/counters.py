@@ -16,6 +16,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeAlias
 
+from lbctl_iptables import layout
 from lbctl_iptables.rules import DumpedRule
 
 if TYPE_CHECKING:
@@ -27,24 +28,22 @@ _Counts: TypeAlias = "dict[Hashable, tuple[int, int]]"
 
 
 def restore_counters(
-    new: Mapping[str, Sequence[DumpedRule]], old: Mapping[str, Sequence[DumpedRule]]
+    owner: str, new: Mapping[str, Sequence[DumpedRule]], old: Mapping[str, Sequence[DumpedRule]]
 ) -> dict[str, list[DumpedRule]]:
-    """The rules of the chains `new` with the counters of the same endpoints or rules in `old`, and turns.
+    """Return the chains `new` with the counters of the same endpoints or rules in `old`, and with turns.
 
     `new` has all chains of a tree or none.
     """
     here: dict[str, _Counts] = {name: {} for name in new}
     spare: _Counts = {}
     for name, rules in old.items():
-        wanted = {_identity(name, rule) for rule in new.get(name, ())}
-        for rule in rules:
-            same = _identity(name, rule)
+        wanted = set(_identities(owner, name, new.get(name, ())))
+        for rule, same in zip(rules, _identities(owner, name, rules), strict=True):
             _add(here[name] if same in wanted else spare, same, rule)
     result: dict[str, list[DumpedRule]] = {}
     for name, rules in new.items():
         result[name] = counted = []
-        for rule in rules:
-            same = _identity(name, rule)
+        for rule, same in zip(rules, _identities(owner, name, rules), strict=True):
             # An endpoint with several slots keeps its count in the first of them.
             packets, size = here[name].pop(same, (0, 0))
             more, larger = spare.pop(same, (0, 0))
@@ -153,14 +152,18 @@ def _packets(every: Sequence[int], turn: int) -> list[int]:
     return [-count % one_of for count, one_of in zip(seen, every, strict=True)]
 
 
-def _identity(chain: str, rule: DumpedRule) -> Hashable:
-    """Return what a rule counts: connections to an endpoint of a service, or else whatever it matches."""
-    service = (rule.option("--comment") or "").partition("/")[0]
+def _identities(owner: str, chain: str, rules: Sequence[DumpedRule]) -> list[Hashable]:
+    """Return what each rule counts: connections to an endpoint of a service, or else whatever it matches."""
+    service = layout.service_of(owner, chain, "\n".join([rule.text for rule in rules]))
+    return [_identity(chain, service, rule) for rule in rules]
+
+
+def _identity(chain: str, service: str | None, rule: DumpedRule) -> Hashable:
     to, below = rule.endpoint, rule.option("-g")
     if to is not None:
         return service, rule.option("-p"), to
     if below is not None:
-        return service, "--rcheck" in rule.text, below
+        return "--rcheck" in rule.text, below
     return chain, rule.text
 
 

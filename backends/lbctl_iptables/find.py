@@ -109,10 +109,7 @@ def listeners(
     # A listener on any local address needs a guard, here or above its range: else connections that are only
     # forwarded through this host would match.
     if len(found) <= FEW:
-        rules = [
-            (*_asked(x), *_addrtype(*source(s), *_to_local(x)), *comment(s.name), *target(s, x))
-            for x, s in found
-        ]
+        rules = [(*_asked(x), *_addrtype(*source(s), *_to_local(x)), *target(s, x)) for x, s in found]
         yield layout.prefix(owner), rules
         return
     top: list[Rule] = []
@@ -122,7 +119,7 @@ def listeners(
             _Entry(
                 _key(x),
                 keys.bits,
-                (*_asked(x), *_addrtype(*source(s)), *comment(s.name), *target(s, x)),
+                (*_asked(x), *_addrtype(*source(s)), *target(s, x)),
                 x.last_port - x.port,
             )
             for x, s in mine
@@ -154,13 +151,12 @@ def networks(
     chains but the last one.
     """
     keys = _Keys(family, None, _BITS[family], 0, option)
-    about = comment(names[0])
     entries = [
         _Entry(
             int(n.network_address),
             n.prefixlen,
             # Without the option, as iptables-save prints it: all addresses.
-            (*((option, str(n)) if n.prefixlen else ()), *about, *target),
+            (*((option, str(n)) if n.prefixlen else ()), *target),
         )
         for n in networks
     ]
@@ -172,12 +168,11 @@ def sources(family: Family, owner: str, name: str, places: Sequence[Guarded], ta
 
     `places` are in order and disjoint; see `lbctl.model.guarded`. What is not found returns.
     """
-    about = comment(owner)
     found = {
         place: _Entry(
             int(place.address) << _PORT_BITS | place.port,
             _BITS[family] + _PORT_BITS,
-            (*_source(place), *about, *target),
+            (*_source(place), *target),
             place.last_port - place.port,
         )
         for place in places
@@ -190,13 +185,8 @@ def sources(family: Family, owner: str, name: str, places: Sequence[Guarded], ta
         keys = _Keys(family, protocol, _BITS[family], _PORT_BITS, "-s", "--sport")
         names = (name, protocol.upper())
         yield from _split(owner, names, "", [found[place] for place in mine], keys, "-j")
-        top.append(("-p", protocol, *about, "-j", layout.chain(owner, *names)))
+        top.append(("-p", protocol, "-j", layout.chain(owner, *names)))
     yield layout.chain(owner, name), top
-
-
-def comment(text: str) -> Rule:
-    """Return a rule's comment."""
-    return ("-m", "comment", "--comment", text)
 
 
 def _to_local(listener: Listener) -> Rule:

@@ -30,7 +30,7 @@ _PROGRAM = "--bytecode"
 #: A rule of a ladder: its protocol, one of how many it takes, by which target it sends it, and where.
 _RUNG = re.compile(
     r"^-p (\S+) (?:-m statistic --mode nth --every (\d+) --packet 0 )?"
-    r"-m comment --comment [^ \"]+ -j (\S+) --to-(?:destination|ports) (\S+)$",
+    r"(?:-m comment --comment [^ \"]+ )?-j (\S+) --to-(?:destination|ports) (\S+)$",
     re.M,
 )
 
@@ -73,7 +73,7 @@ def lift(program: Program) -> LiftedProgram:
         for rule, target, local in _found(chains, program.owner):
             led = target in chains and rule.text.endswith(f" -g {target}")
             listener = _listener(rule, local=local) if led else None
-            name = rule.option("--comment") or ""
+            name = layout.service_of(program.owner, target, chains.get(target, "")) or ""
             if listener is None:
                 unsupported.append(rule.text)
                 continue

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _PLAIN = " ".join(layout.PLAIN_MASQUERADING)
 _FULLY = " ".join(layout.MASQUERADING).removeprefix(_PLAIN)
-_COMMENT = re.compile(r"--comment ([a-z0-9-]+)[ /]")
 
 
 def observe(host: Host, driver: str, owner: str) -> Program:
@@ -63,16 +62,9 @@ def _items(word: str, owner: str, dump: Dump) -> Iterator[Item]:
             # Older releases cannot write the option, or print it. A host whose iptables is upgraded, or that
             # loaded a text which was rendered for an older one, is not out of date for that.
             text = re.sub(rf"{_PLAIN}$", f"{_PLAIN}{_FULLY}", text, flags=re.M)
-        service = None if layout.is_shared(owner, name) else service_of(owner, name, text)
-        yield Item((word, "chain", table, name), text, service)
+        yield Item((word, "chain", table, name), text, layout.service_of(owner, name, text))
     for (table, hook), jumps in dump.jumps.items():
         for number, rule in enumerate(jumps, 1):
             # The first jump of a hook has the hook's name as its key; a second one is somebody's mistake.
             extra = (str(number),) if number > 1 else ()
             yield Item((word, "jump", table, hook, *extra), rule.text)
-
-
-def service_of(owner: str, chain: str, text: str) -> str | None:
-    """The service that the rules of a chain are commented with; that of the name where there is none."""
-    found = _COMMENT.search(text)
-    return found[1] if found else layout.service_of(owner, chain)

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from lbctl.model import Family
 from lbctl_iptables import layout
-from lbctl_iptables.find import comment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -42,7 +41,7 @@ def remembered(owner: str, service: Service, endpoint: Endpoint, family: Family)
     """Return the rule that leads a client of an endpoint there again."""
     name = chain(owner, service, endpoint)
     seen = ("--rcheck", "--seconds", str(service.affinity), "--reap")
-    return ("-m", "recent", *seen, *_list(name, family), *comment(service.name), "-g", name)
+    return ("-m", "recent", *seen, *_list(name, family), "-g", name)
 
 
 def noting(
@@ -53,11 +52,10 @@ def noting(
     protocols: Sequence[Protocol],
     target: Rule,
 ) -> Iterator[Rule]:
-    """Yield the rules of an endpoint's chain."""
+    """Yield the rules of an endpoint's chain. `target` is what they do, with their comment."""
     name = chain(owner, service, endpoint)
-    about = comment(f"{service.name}/{endpoint.name}")
     for protocol in protocols:
-        yield ("-p", protocol, "-m", "recent", "--set", *_list(name, family), *about, *target)
+        yield ("-p", protocol, "-m", "recent", "--set", *_list(name, family), *target)
 
 
 def _list(name: str, family: Family) -> Rule:

@@ -28,13 +28,15 @@ def stats(
     """See `lbctl.spi.Backend.stats`."""
     read = cast("Mapping[str, Dump] | None", held.reading) if held is not None else None
     read = dumps(host, driver, owner) if read is None else read
-    rows = (row for word, dump in read.items() for row in _rows(layout.FAMILY[word], dump))
+    rows = (row for word, dump in read.items() for row in _rows(owner, layout.FAMILY[word], dump))
     return tally(row for row in rows if services is None or row[0] in services)
 
 
-def _rows(family: Family, dump: Dump) -> Iterator[tuple[str, Family, str, int, int]]:
-    for (table, _), chain in dump.chains.items():
-        for rule in chain.rules if table == layout.NAT else ():
-            to, comment = rule.endpoint, rule.option("--comment")
-            if to and comment:
-                yield comment.partition("/")[0], family, to, rule.packets, rule.bytes
+def _rows(owner: str, family: Family, dump: Dump) -> Iterator[tuple[str, Family, str, int, int]]:
+    for (table, name), chain in dump.chains.items():
+        service = layout.service_of(owner, name, chain.text) if table == layout.NAT else None
+        if service is None:
+            continue
+        for rule in chain.rules:
+            if to := rule.endpoint:
+                yield service, family, to, rule.packets, rule.bytes

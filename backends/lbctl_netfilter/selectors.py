@@ -113,7 +113,7 @@ class Search:
     ) -> _SearchFrame:
         self._budget.spend(1 + len(chain.rules))
         self._reached.add(chain.chain.name)
-        return _SearchFrame(iter(chain.rules), path, name or chain.chain.service, picked, mapping)
+        return _SearchFrame(iter(chain.rules), path, chain.chain.service or name, picked, mapping)
 
     def _rule(
         self,

@@ -51,6 +51,8 @@ def apply(host: Host, plan: Plan) -> Program:
         ours += _sweep(load, lambda s: read_map(host, plan.driver, s.word, owner, s.name), owner, sweep)
     for gone in flows.ended(plan):
         ours += _end(load, host, owner, gone)
+    for moved in flows.moved(plan):
+        ours += _readdress(load, host, owner, moved)
     ours += _run(load, clearing, in_force="the new rules are in force, but unused slots could not be removed")
     try:
         return _read_back(host, plan, record, None if before is None else before.after(ours))
@@ -122,7 +124,7 @@ def _sweep(
             entries = affinity.strangers(read(sweep), sweep.wanted)
             if not entries:
                 return transactions
-            _forget(load, owner, sweep, entries)
+            _load_most(load, partial(script.forget, owner, sweep.word, sweep.name), entries)
             transactions += 1
         except ApplyFailed as error:
             # A client whose entry expired meanwhile may have been placed anew: look again.
@@ -135,7 +137,7 @@ def _sweep(
 
 def _end(load: Callable[[str], None], host: Host, owner: str, gone: flows.EndedFlows) -> int:
     """End connections that rules at ingress have learned; returns how many transactions that took."""
-    sweep, transactions = affinity.Sweep(gone.word, gone.name, frozenset()), 0
+    transactions = 0
     for _ in range(_TRIES):
         found = [e for e in flows.entries(host, owner, gone.word, gone.name) if e.endpoint in gone.cards]
         if not found:
@@ -143,25 +145,48 @@ def _end(load: Callable[[str], None], host: Host, owner: str, gone: flows.EndedF
         found.sort(key=lambda entry: entry.seconds, reverse=True)
         # What the next look still finds has come, or could not go since another entry expired.
         with suppress(ApplyFailed):
-            _forget(load, owner, sweep, found)
+            _load_most(load, partial(script.forget, owner, gone.word, gone.name), found)
             transactions += 1
     return transactions
 
 
-def _forget(
-    load: Callable[[str], None], owner: str, sweep: affinity.Sweep, entries: Sequence[affinity.AffinityEntry]
-) -> None:
-    """Take out entries, of which the first last longest, or as many of these as can be.
+def _readdress(load: Callable[[str], None], host: Host, owner: str, moved: flows.MovedFlows) -> int:
+    """Give connections the new MAC addresses of their endpoints; returns how many transactions that took.
 
-    One that expires while it is taken out has the kernel refuse them all. Among many clients there is always
-    one, but hardly among those that last.
+    Each once: two endpoints may have exchanged theirs. What cannot be written goes where it went before.
+    """
+    done: set[str] = set()
+    transactions = 0
+    for _ in range(_TRIES):
+        entries = flows.entries(host, owner, moved.word, moved.name)
+        found = [each for each in entries if each.endpoint in moved.cards and each.client not in done]
+        if not found:
+            break
+        found.sort(key=lambda entry: entry.seconds, reverse=True)
+        with suppress(ApplyFailed):
+            text_of = partial(script.readdress, owner, moved.word, moved.name, moved.cards)
+            done |= {entry.client for entry in _load_most(load, text_of, found)}
+            transactions += 1
+    return transactions
+
+
+def _load_most(
+    load: Callable[[str], None],
+    text_of: Callable[[Sequence[affinity.AffinityEntry]], str],
+    entries: Sequence[affinity.AffinityEntry],
+) -> Sequence[affinity.AffinityEntry]:
+    """Change entries, of which the first last longest, or as many of these as can be; returns which.
+
+    One that expires meanwhile has the kernel refuse them all. Among many clients there is always one, but
+    hardly among those that last.
     """
     try:
-        load(script.forget(owner, sweep.word, sweep.name, entries))
+        load(text_of(entries))
     except ApplyFailed:
         if len(entries) == 1:
             raise
-        _forget(load, owner, sweep, entries[: len(entries) // 2])
+        return _load_most(load, text_of, entries[: len(entries) // 2])
+    return entries
 
 
 def write(host: Host, plan: Plan) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import product
 from sys import intern
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, assert_never
+from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from lbctl.errors import Unsupported
 from lbctl.model import Family, Forward, Item, Listener, Program, Protocol, Scheduler, hidden
@@ -20,8 +20,20 @@ if TYPE_CHECKING:
     from lbctl.model import Intent, Network, Part, Service
     from lbctl.spi import Capabilities
 
-#: A listener in one family, and a map in which a wider listener of another service would be found for it.
-_Hiding: TypeAlias = tuple[Family, Listener, Purpose]
+
+class _Hiding(NamedTuple):
+    """A listener, and a map in which a wider listener of another service would be found for it."""
+
+    family: Family
+    listener: Listener
+    purpose: Purpose
+    #: The interface that the map is of, at ingress.
+    device: str = ""
+
+    @property
+    def map_name(self) -> str:
+        form = Form.of(self.listener)
+        return layout.dispatch(form, self.device) if self.device else layout.LISTENERS[self.purpose][form]
 
 
 class _Home(NamedTuple):
@@ -293,7 +305,9 @@ class _ServiceItems:
         self._service = service
         self._page_number = home.page
         self._offset = layout.offset(home.place)
-        self._hiding = [(x, purpose) for of, x, purpose in home.hiding if of is family] if home.hiding else ()
+        #: The interfaces at which packets are taken before they are routed.
+        self._devices = direct.devices(service) if service.forward is Forward.DSR else ()
+        self._hiding = [each for each in home.hiding if each.family is family] if home.hiding else ()
         self._slots = service.slots(family)
         self._remote = service.remote
         #: The shared chain that may replace the client's address, for endpoints elsewhere.
@@ -314,8 +328,8 @@ class _ServiceItems:
             needs.add(layout.REFUSE)
         if self._keeping:
             needs.add(layout.LEARNED)
-        ingress = {Form.of(x) for x, purpose in self._hiding if purpose is Purpose.INGRESS}
-        return _Compiled(tuple(self._items()), _same(frozenset(needs)), _same(frozenset(ingress)))
+        ingress = frozenset(self._hidden_at_ingress())
+        return _Compiled(tuple(self._items()), _same(frozenset(needs)), _same(ingress))
 
     def _items(self) -> Iterator[Item]:
         service, name = self._service, self._service.name
@@ -451,22 +465,22 @@ class _ServiceItems:
         for form, key in self._listeners:
             yield self._element(layout.LISTENERS[Purpose.REFUSE][form], key, f": goto {to}")
 
+    def _hidden_at_ingress(self) -> Iterator[str]:
+        return (each.map_name for each in self._hiding if each.purpose is Purpose.INGRESS)
+
     def _hidden(self) -> Iterator[Item]:
         """Yield an element for each map in which only a wider listener of another service would be found."""
         own = {
             Purpose.SOURCE: self._source_chain is not None,
             Purpose.REFUSE: self._refusing,
             Purpose.LEARN: self._keeping,
-            Purpose.INGRESS: self._service.forward is Forward.DSR,
         }
-        for listener, purpose in sorted(self._hiding, key=str):
-            if not own[purpose]:
-                word = self._word
-                if purpose is Purpose.INGRESS:
-                    word, purpose = layout.INGRESS[self._family], Purpose.LEAD
-                name = layout.LISTENERS[purpose][Form.of(listener)]
-                key = (word, "element", name, layout.listener_key(listener))
-                yield Item(key, ": return", self._service.name)
+        for each in sorted(self._hiding, key=str):
+            if own.get(each.purpose, each.device in self._devices):
+                continue
+            word = layout.INGRESS[self._family] if each.device else self._word
+            key = (word, "element", each.map_name, layout.listener_key(each.listener))
+            yield Item(key, ": return", self._service.name)
 
     def _element(self, name: str, key: str, text: str) -> Item:
         return Item((self._word, "element", name, key), text, self._service.name)
@@ -489,10 +503,11 @@ class _DirectService(_ServiceItems):
 
     def compiled(self, dialect: str) -> _Compiled:
         needs: set[str] = {layout.REFUSE} if self._refusing else set()
-        if self._refusing or any(purpose is not Purpose.INGRESS for _, purpose in self._hiding):
+        if self._refusing or any(each.purpose is not Purpose.INGRESS for each in self._hiding):
             needs |= {form for form, _ in self._listeners}
         items = (*self._ingress.items(dialect), *self._items())
-        return _Compiled(items, _same(frozenset(needs)), _same(frozenset(self._ingress.needs())))
+        ingress = frozenset((*self._hidden_at_ingress(), *self._ingress.needs()))
+        return _Compiled(items, _same(frozenset(needs)), _same(ingress))
 
     def _items(self) -> Iterator[Item]:
         if self._refusing:
@@ -566,13 +581,14 @@ def _homes(services: Sequence[Service]) -> dict[str, _Home]:
 def _hiding(wider: Mapping[Listener, Sequence[Service]]) -> frozenset[_Hiding]:
     """Return the maps that have listeners of services which some narrower listeners hide, by these."""
     return frozenset(
-        (family, hiding, purpose)
+        _Hiding(family, hiding, purpose, device)
         for listener, services in wider.items()
         for service in services
         for family in service.families
         if listener.address is None or Family.of(listener.address) is family
         for purpose in _purposes(service, family)
         for hiding in _hiding_listeners(listener, service, family, purpose)
+        for device in (direct.devices(service) if purpose is Purpose.INGRESS else ("",))
     )
 
 
@@ -604,7 +620,8 @@ def _place(service: Service) -> tuple[object, ...]:
     """Return what the homes of a service and of others depend on."""
     wide = bool(service.exclude) or any(listener.is_range for listener in service.listeners)
     hiding = tuple(tuple(_purposes(service, family)) for family in service.families) if wide else ()
-    return service.name, service.remote, service.listeners, bool(service.exclude), hiding
+    devices = direct.devices(service) if wide and service.forward is Forward.DSR else ()
+    return service.name, service.remote, service.listeners, bool(service.exclude), hiding, devices
 
 
 def _name(service: Service) -> str:

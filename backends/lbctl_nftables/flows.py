@@ -1,4 +1,4 @@
-"""Connections that rules at ingress have learned: how many there are, and how they are ended.
+"""Connections that rules at ingress have learned: how many there are, how they end, and when they move.
 
 See `lbctl_nftables.direct`. A connection is counted until its entry expires: one that the endpoint ended, and
 the client did not, is known for an hour.
@@ -13,7 +13,7 @@ from lbctl.model import Forward
 from lbctl_nftables import affinity, layout, lift
 from lbctl_nftables.kernel import elements, objects
 from lbctl_nftables.kernel.values import KernelTable
-from lbctl_nftables.layout import Form, Purpose
+from lbctl_nftables.layout import Form
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,6 +29,14 @@ class EndedFlows(NamedTuple):
     word: str
     name: str
     cards: frozenset[str]
+
+
+class MovedFlows(NamedTuple):
+    """A map of connections in which MAC addresses are replaced: those of endpoints before → those now."""
+
+    word: str
+    name: str
+    cards: Mapping[str, str]
 
 
 def connections(
@@ -73,20 +81,50 @@ def _place(plan: Plan, flow: StaleFlow) -> tuple[str, str, str] | None:
     if flow.forward is not Forward.DSR:
         return None
     word = layout.INGRESS[flow.family]
-    maps = layout.LISTENERS[Purpose.LEAD]
-    key = (word, "element", maps[Form.of(flow.listener)], layout.listener_key(flow.listener))
-    item = plan.before.by_key.get(key)
-    chain = layout.verdict(item.text) if item is not None else None
-    service = layout.service_of_chain(chain) if chain else None
-    if service is None:
-        return None
-    name = layout.flows(f"flows-{flow.listener.protocol}", service)
-    return (word, service, name) if (word, "map", name) in plan.after.by_key else None
+    form, key = Form.of(flow.listener), layout.listener_key(flow.listener)
+    chains = [item.key[2] for item in plan.before.of_kind("chain") if item.key[0] == word]
+    for device in map(layout.device_of, filter(layout.is_ingress, chains)):
+        item = plan.before.by_key.get((word, "element", layout.dispatch(form, device), key))
+        chain = layout.verdict(item.text) if item is not None else None
+        service = layout.service_of_chain(chain) if chain else None
+        if service is not None:
+            name = layout.flows(f"flows-{flow.listener.protocol}", service)
+            return (word, service, name) if (word, "map", name) in plan.after.by_key else None
+    return None
+
+
+def moved(plan: Plan) -> tuple[MovedFlows, ...]:
+    """Return the connections to endpoints that have other MAC addresses after a plan."""
+    services = {
+        (change.key[0], change.item.service): None
+        for change in plan.changes
+        if change.key[0] in layout.INGRESS.values()
+        and change.key[1] == "element"
+        and layout.is_page(change.key[2])
+        and change.item.service is not None
+    }
+    return tuple(
+        MovedFlows(word, name, cards)
+        for word, service in services
+        if service is not None and (cards := _replaced(plan, word, service))
+        for name in (layout.flows(kind, service) for kind in layout.FLOWS)
+        if (word, "map", name) in plan.after.by_key
+    )
+
+
+def _replaced(plan: Plan, word: str, service: str) -> Mapping[str, str]:
+    """Return the MAC addresses that endpoints of a service had, and those that they have."""
+    now = dict(_slots(plan.after, word, service))
+    return {cards: now[to] for to, cards in _slots(plan.before, word, service) if now.get(to, cards) != cards}
 
 
 def _cards(program: Program, word: str, service: str, to: str | None) -> Iterator[str]:
     """Yield the MAC addresses that slots of a service have for an endpoint."""
+    return (cards for endpoint, cards in _slots(program, word, service) if endpoint == to)
+
+
+def _slots(program: Program, word: str, service: str) -> Iterator[tuple[str | None, str]]:
+    """Yield the endpoint of each slot of a service, and its MAC addresses."""
     for item in program.only([service]).of_kind("element"):
-        own = item.service == service and item.key[0] == word and layout.is_page(item.key[2])
-        if own and lift.to(item.text) == to:
-            yield item.text.rpartition(" : ")[2]
+        if item.service == service and item.key[0] == word and layout.is_page(item.key[2]):
+            yield lift.to(item.text), item.text.rpartition(" : ")[2]

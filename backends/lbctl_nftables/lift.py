@@ -22,15 +22,19 @@ _PICK_CHAIN = re.compile(
     r"meta l4proto (?P<protocol>\w+) (?P<picker>numgen inc|numgen random|jhash ip6? saddr) "
     r"mod (?P<modulus>\d{1,5}) (?:seed 0x[0-9a-f]+ )?offset 0 vmap \{ (?P<verdicts>[^{}]+) \}\Z"
 )
-#: How a new connection is picked at ingress: by a packet that opens one, or by each datagram.
+#: How a new connection is picked at ingress: by a packet that opens one, or by each datagram. A rule that
+#: asks for no protocol is of all that the service has.
 _PICK_DIRECT = re.compile(
-    r"meta protocol ip6? (?:(?P<opening>tcp) flags & 0x17 == 0x02|meta l4proto (?P<protocol>udp)) "
-    r"@ll,0,96 set (?P<picker>numgen inc|numgen random|jhash ip6? saddr) mod (?P<modulus>\d{1,5}) "
-    r"(?:seed 0x[0-9a-f]+ )?offset (?P<offset>\d+) map @(?P<page>\S+) (?P<rest>.*)\Z"
+    r"(?:meta protocol ip6? )?(?:(?:(?P<opening>tcp) flags|@th,104,8) & 0x17 == 0x02 "
+    r"|meta l4proto (?P<protocol>udp) )?"
+    r"@ll,0,96 set (?P<picker>numgen inc|numgen random|jhash (?:@nh,96,32|@nh,64,128)) "
+    r"mod (?P<modulus>\d{1,5}) (?:seed 0x[0-9a-f]+ )?offset (?P<offset>\d+) map @(?P<page>\S+) (?P<rest>.*)\Z"
 )
 _VERDICT = re.compile(r"(?P<slot>\d+) : goto (?P<chain>\S+)\Z")
 _REST = re.compile(r"meta l4proto (?P<protocol>\w+) goto (?P<chain>\S+)\Z")
 _LEAD = re.compile(r"meta l4proto (?P<protocol>\w+) counter (?P<action>redirect|dnat) to :?(?P<to>\S+)\Z")
+#: The map that a rule looks a packet up in at its end.
+_ASKED = re.compile(r"@(\S+)$", re.MULTILINE)
 #: An endpoint without a port; what begins so and is none has blanks.
 _ADDRESS = re.compile(r"[0-9a-f]*[.:][0-9a-f.:]+\Z")
 #: What sends connections to endpoints, however it is written.
@@ -40,6 +44,7 @@ _MODES = {
     "numgen random": "random",
     "jhash ip saddr": "hash",
     "jhash ip6 saddr": "hash",
+    **{f"jhash {source}": "hash" for source in layout.SOURCES.values()},
 }
 
 
@@ -47,10 +52,12 @@ def lift(program: Program) -> LiftedProgram:
     """See `lbctl.spi.Backend.lift`."""
     services: list[LiftedService] = []
     unsupported: list[str] = []
+    #: Those at ingress, which have an element for each interface.
+    direct: dict[LiftedService, None] = {}
     leading = {word: _leading(program, word) for word in layout.WORDS}
     for item in program.of_kind("element"):
         word, _, name, key = item.key
-        if name not in layout.DISPATCH or name not in leading[word]:
+        if name not in leading[word]:
             continue
         chain = layout.verdict(item.text)
         service = layout.service_of_chain(chain) if chain else None
@@ -62,8 +69,12 @@ def lift(program: Program) -> LiftedProgram:
             unsupported.append(f"{name} {{ {key} {item.text} }}")
             continue
         body = program.by_key.get((word, "rules", str(chain)))
-        services.append(_service(program, word, service, listener, body))
-    return LiftedProgram(services=tuple(services), unsupported=tuple(unsupported))
+        found = _service(program, word, service, listener, body)
+        if word in layout.INGRESS.values():
+            direct[found] = None
+        else:
+            services.append(found)
+    return LiftedProgram(services=(*services, *direct), unsupported=tuple(unsupported))
 
 
 def _leading(program: Program, word: str) -> frozenset[str]:
@@ -75,7 +86,8 @@ def _leading(program: Program, word: str) -> frozenset[str]:
         for item in program.of_kind("rules")
         if item.key[0] == word and (item.key[2] == layout.PREROUTING or layout.is_ingress(item.key[2]))
     ]
-    return frozenset(n for n in layout.DISPATCH if any(re.search(rf"@{n}$", text, re.M) for text in bodies))
+    asked = {name for text in bodies for name in _ASKED.findall(text)}
+    return frozenset(filter(layout.is_dispatch, asked))
 
 
 def _service(program: Program, word: str, name: str, listener: Listener, body: Item | None) -> LiftedService:
@@ -91,7 +103,7 @@ def _service(program: Program, word: str, name: str, listener: Listener, body: I
             action = "redirect" if pick["action"].startswith("redirect") else "dnat"
             break
         direct = _PICK_DIRECT.match(rule)
-        if direct and listener.protocol in {direct["opening"], direct["protocol"]}:
+        if direct and listener.protocol == (direct["opening"] or direct["protocol"] or listener.protocol):
             first = int(direct["offset"])
             keys = range(first, first + int(direct["modulus"]))
             slots = _slots(program, word, direct["page"], keys)

@@ -195,12 +195,12 @@ class TableReader:
         Those that lead to services come first: they name owners.
         """
         owners: dict[tuple[str, str], str] = {}
-        for declared in sorted(named, key=lambda each: each.name not in layout.DISPATCH):
+        for declared in sorted(named, key=lambda each: not layout.is_dispatch(each.name)):
             if layout.is_affinity(declared.name):
                 yield from self._stale(declared)
             elif not declared.is_dynamic or declared.name in layout.PAIRS:
                 mine = list(self._items_of(declared, self._elements(declared), owners))
-                if declared.name in layout.DISPATCH:
+                if layout.is_dispatch(declared.name):
                     owners |= _owners(declared.name, mine)
                 yield from mine
 
@@ -316,14 +316,18 @@ class TableReader:
         """Return the text of a rule, taken from that of another one that differs in its first slot alone."""
         found = _FIRST_SLOT.search(rule)
         if found is None:
-            return expressions.spell(self._family, rule, self)
+            return self._spell(rule)
         from_zero = rule[: found.start(1)] + bytes(4) + rule[found.end(1) :]
         text = self._from_zero.get(from_zero)
         if text is None:
-            text = self._from_zero[from_zero] = expressions.spell(self._family, from_zero, self)
+            text = self._from_zero[from_zero] = self._spell(from_zero)
         if text.count(_AT_ZERO) != 1:
-            return expressions.spell(self._family, rule, self)
+            return self._spell(rule)
         return text.replace(_AT_ZERO, f" offset {int.from_bytes(found[1], 'big')} ")
+
+    def _spell(self, rule: bytes) -> str:
+        is_ingress = self._word in layout.INGRESS.values()
+        return expressions.spell(self._family, rule, self, is_ingress=is_ingress)
 
     def _stale(self, declared: Set) -> Iterator[Item]:
         name = declared.name
@@ -338,7 +342,7 @@ class TableReader:
         """Yield the items of elements, but for those that packets add."""
         word, name = self._word, declared.name
         of_set = layout.service_of_set(name)
-        leading, twins = name in layout.DISPATCH, name in _TWINNED
+        leading, twins = layout.is_dispatch(name), name in _TWINNED
         for key, text, comment in spelled(declared, found):
             if name in layout.PAIRS and layout.is_of_packets(name, key):
                 continue
@@ -361,7 +365,7 @@ def _owners(name: str, leading: Iterable[Item]) -> dict[tuple[str, str], str]:
     for item in leading:
         service = _service_behind(item.text)
         if service is not None:
-            owners |= {(twin, item.key[3]): service for twin in _TWINS[name]}
+            owners |= {(twin, item.key[3]): service for twin in _TWINS.get(name, ())}
     return owners
 
 

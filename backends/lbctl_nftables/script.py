@@ -140,35 +140,34 @@ def _is_map_going(change: Change) -> bool:
     _, kind, *names = change.key
     if change.after is not None or kind not in {"element", "map"}:
         return False
-    return layout.is_page(names[0]) or (kind == "map" and names[0] in layout.LISTENER_MAPS)
+    return layout.is_page(names[0]) or (kind == "map" and bool(layout.listener_maps(names[0])))
 
 
 def _listeners(after: Program, word: str) -> Mapping[str, Sequence[Listener]]:
     """Return the listeners of each map of a family."""
     found: dict[str, list[Listener]] = {}
     for family, kind, *names in (item.key for item in after.items):
-        if (family, kind) == (word, "element") and names[0] in layout.LISTENER_MAPS:
+        if (family, kind) == (word, "element") and layout.listener_maps(names[0]):
             listener = layout.listener(names[1])
             found.setdefault(names[0], []).extend([listener] if listener else [])
     return found
 
 
 def _is_listener_moving(change: Change, after: Program, listeners: Mapping[str, Sequence[Listener]]) -> bool:
-    """Return True for an element that goes while another map of its purpose gets its connections."""
+    """Return True for an element that goes with its map, or while another map gets its connections."""
     word, kind, *names = change.key
-    if change.after is not None or kind != "element" or names[0] not in layout.LISTENER_MAPS:
+    maps = layout.listener_maps(names[0]) if change.after is None and kind == "element" else ()
+    if not maps:
         return False
     chain = layout.verdict(change.item.text)
     stays = chain is None or (word, "chain", chain) in after.by_key
     going = layout.listener(names[1])
     if going is None or not stays:
         return False
-    maps = next(maps for maps in layout.LISTENERS.values() if names[0] in maps.values())
+    if (word, "map", names[0]) not in after.by_key:
+        return True
     return any(
-        going.meets(listener)
-        for name in maps.values()
-        if name != names[0]
-        for listener in listeners.get(name, ())
+        going.meets(listener) for name in maps if name != names[0] for listener in listeners.get(name, ())
     )
 
 
@@ -200,6 +199,15 @@ def forget(owner: str, word: str, name: str, entries: Sequence[AffinityEntry]) -
     lines += ["}", f"delete element {target} {{"]
     lines += [f"\t{entry.client}," for entry in entries]
     return _text([*lines, "}"])
+
+
+def readdress(
+    owner: str, word: str, name: str, cards: Mapping[str, str], entries: Sequence[AffinityEntry]
+) -> str:
+    """Return the script that gives connections other MAC addresses, whether they are still known or not."""
+    target = f"{_place(owner, word)} {name}"
+    moved = [f"{each.client} timeout {max(each.seconds, 1)}s : {cards[each.endpoint]}," for each in entries]
+    return forget(owner, word, name, entries) + _text(_braced(f"add element {target}", moved))
 
 
 def _text(lines: Iterable[str]) -> str:

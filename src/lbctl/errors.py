@@ -150,6 +150,10 @@ class Stale(LbctlError):
     code = "stale"
 
 
+class Overtaken(Stale):
+    """What a plan was made from changed after it was made; nothing was changed by it."""
+
+
 class Unreachable(LbctlError):
     """Another host or a server that a command needs cannot be reached, or refuses us."""
 

@@ -35,6 +35,14 @@ def test_rules(tmp_path: Path) -> None:
     assert "iptables: a new flow over 64 endpoints / 4" in said
 
 
+def test_direct_return(tmp_path: Path) -> None:
+    found, said = bench(tmp_path, "dsr")
+    assert all(row["packet_ns"] for row in found["dsr"]["cost"]["rows"])
+    assert found["dsr"]["shares"] == {"connections": 60, "lost": {}, "got": [20, 20, 20]}
+    assert found["dsr"]["changes"]["round-robin"]["lost"] == {}
+    assert "a packet over two links / plain forwarding" in said
+
+
 def bench(folder: Path, *parts: str) -> tuple[dict[str, Any], str]:
     """What some parts found, and what the report says of it."""
     file = folder / "results.json"

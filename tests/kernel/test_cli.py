@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +75,19 @@ def run_all(network: Network, *calls: tuple[str, ...], **options: Any) -> list[R
 
 
 def on_terminal(
-    network: Network, *words: str, answer: bytes = b"", whole: bool = False, **env: str
+    network: Network,
+    *words: str,
+    answer: bytes = b"",
+    meanwhile: Callable[[], object] | None = None,
+    whole: bool = False,
+    **env: str,
 ) -> Result:
     """Run with a terminal: standard input and error are it, and standard output too if `whole`.
 
-    `answer` is typed when a question stands there. Returns what the terminal showed as `err`.
+    Types a line of `answer` at each question, the first after `meanwhile`. Returns what the terminal showed
+    as `err`.
     """
+    answers = answer.splitlines(keepends=True)
     master, slave = pty.openpty()
     try:
         streams = {"stdin": slave, "stderr": slave, "stdout": slave if whole else subprocess.PIPE}
@@ -97,9 +105,11 @@ def on_terminal(
             if not part:
                 break
             shown += part
-            if answer and shown.endswith(b"[y/N] "):
-                os.write(master, answer)
-                answer = b""
+            if answers and shown.endswith(b"[y/N] "):
+                if meanwhile is not None:
+                    meanwhile()
+                    meanwhile = None
+                os.write(master, answers.pop(0))
         out = process.stdout.read() if process.stdout else ""
         return Result(process.wait(10), out, shown.decode().replace("\r\n", "\n"))
     finally:
@@ -601,6 +611,47 @@ def test_json_and_a_question_do_not_mix(network: Network, web: Path) -> None:
     assert (done.code, done.json["applied"]) == (0, True)
     done = on_terminal(network, "remove", "--output", "json", answer=b"n\n")
     assert (done.code, done.json["removed"]) == (1, False)
+
+
+def test_who_agreed_to_a_plan_that_was_overtaken_is_asked_again(network: Network, web: Path) -> None:
+    assert run(network, "apply", "--yes").code == 0
+    web.write_text(WEB.replace("8001", "8009"))
+    asked = on_terminal(
+        network,
+        "apply",
+        answer=b"y\ny\n",
+        meanwhile=lambda: network.tool("nft", "delete", "table", "ip", "lbctl"),
+    )
+    assert (asked.code, asked.err.count("[y/N]")) == (0, 2), asked.err
+    assert "changed since the plan was made" in asked.err
+    assert "Nothing was changed; this is the plan now:" in asked.err
+    assert run(network, "plan", "--exit-code").code == 0
+
+
+def test_who_agreed_to_a_migration_that_was_overtaken_is_asked_again(network: Network, web: Path) -> None:
+    assert run(network, "apply", "--yes", "--backend", "nftables").code == 0
+
+    def another_person() -> None:
+        web.write_text(WEB.replace("8001", "8009"))
+        assert run(network, "apply", "--yes", "--backend", "nftables").code == 0
+
+    asked = on_terminal(network, "migrate", "--to", "iptables", answer=b"y\ny\n", meanwhile=another_person)
+    assert (asked.code, asked.err.count("[y/N]")) == (0, 2), asked.err
+    assert run(network, "plan", "--exit-code", "--backend", "iptables").code == 0
+
+
+def test_who_refuses_the_plan_that_is_shown_again_changes_nothing(network: Network, web: Path) -> None:
+    assert run(network, "apply", "--yes").code == 0
+    web.write_text(WEB.replace("8001", "8009"))
+    left: list[str] = []
+
+    def another_program() -> None:
+        network.tool("nft", "flush", "ruleset")
+        left.append(network.rules())
+
+    done = on_terminal(network, "apply", answer=b"y\nn\n", meanwhile=another_program)
+    assert (done.code, done.err.count("[y/N]")) == (1, 2)
+    assert network.rules() == left[0]
 
 
 def test_ctrl_c_at_the_question_changes_nothing(network: Network, web: Path) -> None:

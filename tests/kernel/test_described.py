@@ -26,7 +26,7 @@ _NETFILTER = 12
 
 
 class Mute(LocalHost):
-    """This host, as if no program on it spoke to nf_tables but nft; listings are kept, as of a remote host."""
+    """This host, as if nft alone spoke to nf_tables; listings are kept, as those of a remote host."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

@@ -79,6 +79,18 @@ def test_a_hash_leads_a_client_to_one_server_whatever_it_sends(segment: Segment,
     assert {each["established"] for each in counts.values()} == {None}
 
 
+@pytest.mark.parametrize("address", [SERVICE4, SERVICE6])
+def test_a_hash_for_one_protocol_counts_connections_and_not_packets(segment: Segment, address: str) -> None:
+    listen = f"[{address}]:80/tcp" if ":" in address else f"{address}:80/tcp"
+    apply(segment, intent(service("far", listen, *EVERY, forward="dsr", scheduler="source-hash")))
+    [server] = set(segment.ask(5, address))
+    held = segment.connect(address)
+    assert [held.say() for _ in range(3)] == [server] * 3
+    counted = [int(str(each["connections"])) for each in status(segment).values()]
+    assert sum(counted) == max(counted) == 6
+    assert tracked(segment) == 0
+
+
 def test_the_example_balances_as_it_says(segment: Segment) -> None:
     apply(segment, (SEGMENT / "lbctl.toml").read_text())
     assert min(tally(segment.ask(1, source=client)[0] for client in CLIENTS4)) >= 4
@@ -100,6 +112,41 @@ def test_the_agent_follows_a_mac_address_that_changes(segment: Segment) -> None:
     finally:
         agent.stop()
     assert tally(segment.ask(6)) == [2, 2, 2]
+
+
+def test_connections_follow_a_mac_address_that_changes(segment: Segment) -> None:
+    """What is learned of them holds MAC addresses."""
+    text = intent(direct(*EVERY))
+    apply(segment, text)
+    held = [segment.connect(address) for address in (SERVICE4, SERVICE6) for _ in range(6)]
+    before = [each.say() for each in held]
+    assert tally(before) == [4, 4, 4]
+    for number, server in enumerate(segment.servers[:2]):
+        server.ip("link", "set", "eth0", "address", f"02:00:00:00:00:9{number}")
+    segment.balancer.ip("neigh", "flush", "all")
+    apply(segment, text)
+    assert [each.say() for each in held] == before
+    # They are known for as long as before: an hour after their last packet.
+    listed = segment.balancer.run("nft", "list", "map", "netdev", "lbctl.ip", "flows-tcp-far")
+    assert listed.count("0x200000000") == 4
+    assert listed.count("expires 59m") + listed.count("expires 1h") == 6
+    assert tally(segment.ask(6)) == [2, 2, 2]
+
+
+def test_flows_stay_where_servers_exchange_their_mac_addresses(segment: Segment) -> None:
+    text = intent(direct(*EVERY))
+    apply(segment, text)
+    flows = [segment.flow(address) for address in (SERVICE4, SERVICE6) for _ in range(6)]
+    before = [each.say() for each in flows]
+    assert tally(before) == [4, 4, 4]
+    first, second = segment.servers[:2]
+    cards = segment.mac(first), segment.mac(second)
+    first.ip("link", "set", "eth0", "address", "02:00:00:00:00:99")
+    for server, card in zip((second, first), cards, strict=True):
+        server.ip("link", "set", "eth0", "address", card)
+    segment.balancer.ip("neigh", "flush", "all")
+    apply(segment, text)
+    assert [each.say() for each in flows] == before
 
 
 def test_connections_outlive_weights_drains_and_endpoints(segment: Segment) -> None:
@@ -224,7 +271,8 @@ def test_a_translated_listener_wins_over_a_range_of_direct_return(segment: Segme
     apply(segment, intent(far, near))
     assert tally(segment.ask(6)) == [2, 2, 2]
     assert "service-near" in segment.balancer.run("nft", "list", "map", "ip", "lbctl", "services")
-    assert ". 81 : return" in segment.balancer.run("nft", "list", "map", "netdev", "lbctl.ip", "services")
+    listing = ("nft", "list", "map", "netdev", "lbctl.ip", "services-eth0")
+    assert ". 81 : return" in segment.balancer.run(*listing)
 
 
 def test_endpoints_off_the_segment_are_an_error_of_the_plan(segment: Segment) -> None:

@@ -76,9 +76,8 @@ LISTED = [
 ]
 
 
-def rung(number: int, *, every: int, packet: int, endpoint: int, to: int) -> str:
+def rung(number: int, *, every: int, packet: int, to: int, note: str = "") -> str:
     nth = f"-m statistic --mode nth --every {every} --packet {packet}"
-    note = f"-m comment --comment web/{endpoint}"
     return f"-t nat -R LBCTL-web {number} -p tcp {nth} {note} -j REDIRECT --to-ports {to}"
 
 
@@ -91,10 +90,11 @@ RULES = [
     "-t nat -I OUTPUT 1 -j LBCTL",
     "-t nat -R PREROUTING 1 -p tcp -j LBCTL",
     "-t nat -I PREROUTING 1 -p tcp -j LBCTL-web",
-    rung(1, every=3, packet=0, endpoint=8001, to=9999),
-    rung(1, every=4, packet=0, endpoint=8001, to=8001),
-    rung(2, every=2, packet=1, endpoint=8002, to=8002),
-    "-t nat -A POSTROUTING -j LBCTL-SOURCE",
+    rung(1, every=3, packet=0, to=9999),
+    rung(1, every=4, packet=0, to=8001),
+    rung(2, every=2, packet=1, to=8002),
+    rung(1, every=3, packet=0, to=8001, note="-m comment --comment web/8001"),
+    "-t nat -A POSTROUTING -j LBCTL-HAIRPIN",
     "-t filter -F LBCTL-REFUSE",
     "-t filter -I LBCTL 1 -j RETURN",
     "-t filter -D FORWARD 1",
@@ -150,7 +150,7 @@ def edits(scene: Scene, way: tuple[str, ...]) -> Iterator[tuple[str, Callable[[]
     if way[1] == "iptables":
         tool = {"legacy": "iptables-legacy", "nf_tables": "iptables-nft"}[way[3]]
         for words in RULES:
-            yield words, partial(scene.run, tool, *words.split(" "))
+            yield words, partial(scene.run, tool, *words.split())
         return
     for words in COMMANDS:
         yield words, partial(scene.run, "nft", *words.split(" "))

@@ -331,7 +331,5 @@ def test_foreign_tables_are_not_read(kernel: Kernel) -> None:
         ("ip", "chain", "c"): Item(("ip", "chain", "c"), ""),
         ("ip", "rules", "c"): Item(("ip", "rules", "c"), "drop"),
     }
-    assert [chain.name for chain in objects.chains(kernel.host, KernelTable("ip", "foreign"))] == [
-        "c"
-    ]
+    assert [chain.name for chain in objects.chains(kernel.host, KernelTable("ip", "foreign"))] == ["c"]
     assert netlink.tables(kernel.host).keys() == {("ip", "foreign"), ("ip", "lbctl"), ("inet", "lbctl")}

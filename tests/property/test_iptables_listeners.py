@@ -105,6 +105,7 @@ class Rules:
 
     def __init__(self, program: Program, family: Family) -> None:
         word = layout.WORD[family]
+        self._owner = program.owner
         self._entry = layout.prefix(program.owner)
         self._chains = {item.key[2:4]: item.text for item in program.of_kind("chain") if item.key[0] == word}
         self.marked = False
@@ -112,27 +113,26 @@ class Rules:
     def fate(self, connection: Connection) -> tuple[Fate, str]:
         end = self._walk(layout.NAT, self._entry, connection)
         if end is not None:
-            return Fate.SERVED, end.partition("/")[0]
+            return Fate.SERVED, end
         # Later chains see it as it came.
         if not self.marked and self._walk(layout.FILTER, self._entry, connection) is not None:
             return Fate.REFUSED, ""
         return Fate.ALONE, ""
 
     def _walk(self, table: str, chain: str, connection: Connection) -> str | None:
-        """Return the comment of the rule that ends the connection's path; None if it comes back."""
+        """Return the service whose rule ends the connection's path, or ""; None if it comes back."""
         for line in self._chains.get((table, chain), "").splitlines():
             tokens = spelling.split(line)
             if not all(self._holds(tokens, connection)):
                 continue
             option, target = next((o, t) for o, t in pairwise(tokens) if o in {"-j", "-g"})
-            comment = tokens[tokens.index("--comment") + 1] if "--comment" in tokens else ""
             match target:
                 case "RETURN":
                     return None
                 case "MARK":
                     self.marked = True
                 case "DNAT" | "REDIRECT" | "REJECT":
-                    return comment
+                    return layout.service_of(self._owner, chain, line) or ""
                 case _:
                     end = self._walk(table, target, connection)
                     if end is not None or option == "-g":

@@ -185,7 +185,7 @@ LEGACY = ("xtables-legacy-multi",)
 
 
 def busybox_root(servers: Path, root: Path, programs: Sequence[str] = LEGACY) -> Path:
-    """A root with busybox and some programs of this machine, legacy iptables unless named, and nothing else."""
+    """A root with busybox and some programs of this machine, legacy iptables if none is named."""
     busybox = servers / "bin/busybox"
     listed = subprocess.run([busybox, "--list-full"], capture_output=True, text=True, check=True).stdout
     for path in listed.split():

@@ -120,7 +120,43 @@ def test_rules_are_written_for_any_interface(device: str) -> None:
     text = rules(replace(service(), hops=hops))
     assert f'type filter hook ingress device "{device}" priority 50; policy accept;' in text
     assert f'fwd to "{device}"' in text
-    assert f'iifname != "{device}" return' in rules(replace(service(), hops=hops, interfaces=(device,)))
+    assert f"vmap @services-{device}\n" in text
+
+
+def test_packets_are_looked_up_among_the_listeners_of_their_interface() -> None:
+    """And where a narrower listener of another interface hides a port of a range, the port is left alone."""
+    ranged = service(TEXT.replace("200:80/tcp", "200:70-90/tcp"), interfaces=("eth1", "eth2"))
+    near = service(TEXT.replace('"far"', '"near"'), interfaces=("eth2",))
+    program = nftables.compile(Intent(services=(ranged, near)), CAPABILITIES)
+    found = {key[2:]: item.text for key, item in program.by_key.items() if "192.0.2.200" in key[-1]}
+    assert found == {
+        ("service-ranges-eth1", "192.0.2.200 . tcp . 70-90"): ": goto service-far",
+        ("service-ranges-eth2", "192.0.2.200 . tcp . 70-90"): ": goto service-far",
+        ("services-eth1", "192.0.2.200 . tcp . 80"): ": return",
+        ("services-eth2", "192.0.2.200 . tcp . 80"): ": goto service-near",
+    }
+    asked = program.by_key["netdev.ip", "rules", "ingress-eth1"].text.split("\n")
+    assert [rule.rpartition("@")[2] for rule in asked] == ["services-eth1", "service-ranges-eth1"]
+    lifted = nftables.lift(program)
+    assert [(each.name, len(each.slots)) for each in lifted.services] == [("far", 3), ("near", 3)]
+    assert not lifted.unsupported
+
+
+@pytest.mark.parametrize("scheduler", [Scheduler.SOURCE_HASH, Scheduler.MAGLEV])
+def test_a_packet_placed_by_a_hash_is_asked_nothing_twice(scheduler: Scheduler) -> None:
+    """Each condition costs every packet: what the listener has asked is asked no more."""
+    program = nftables.compile(Intent(services=(service(scheduler=scheduler),)), CAPABILITIES)
+    first, second = program.by_key["netdev.ip", "rules", "service-far"].text.split("\n")
+    assert first.startswith("@th,104,8 & 0x17 == 0x02 @ll,0,96 set jhash @nh,96,32 mod ")
+    assert second.startswith("@ll,0,96 set jhash @nh,96,32 mod ")
+    both = service(TEXT.replace('"192.0.2.200:80/tcp"', '["192.0.2.200:80/tcp", "192.0.2.200:80/udp"]'))
+    program = nftables.compile(Intent(services=(replace(both, scheduler=scheduler),)), CAPABILITIES)
+    texts = program.by_key["netdev.ip", "rules", "service-far"].text.split("\n")
+    assert [text.partition(" @ll")[0] for text in texts] == [
+        "tcp flags & 0x17 == 0x02",
+        "meta l4proto tcp",
+        "meta l4proto udp",
+    ]
 
 
 def test_both_addresses_of_a_frame_are_in_one_slot() -> None:

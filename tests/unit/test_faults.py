@@ -323,7 +323,7 @@ def test_the_first_family_is_taken_back_where_the_second_fails() -> None:
     # What came goes: the jumps, then the chains, emptied first.
     assert sorted(back.stdin.splitlines()) == [
         "*nat",
-        "-D OUTPUT -m comment --comment lbctl -j LBCTL",
+        "-D OUTPUT -j LBCTL",
         "-X LBCTL",
         "-X LBCTL-web",
         ":LBCTL - [0:0]",
@@ -671,7 +671,7 @@ def test_the_other_store_holds_our_rules() -> None:
     host.answer("nft", "--version", out="nftables v1.0.6 (Lester Gooch #5)\n")
     has_tables(host)
     knows_nft(host)
-    jump = "[0:0] -A PREROUTING -m comment --comment lbctl -j LBCTL\n"
+    jump = "[0:0] -A PREROUTING -j LBCTL\n"
     host.answer("iptables-legacy-save", out=f"*nat\n:LBCTL - [0:0]\n{jump}COMMIT\n")
     both = [cast("Backend", nftables), cast("Backend", iptables)]
     made = engine.open_session(host, driver="nft", installed=both)
@@ -778,7 +778,7 @@ def test_another_store_is_looked_at_again_where_ours_was_empty() -> None:
     both = [cast("Backend", nftables), cast("Backend", iptables)]
     made = engine.open_session(host, driver="nft", installed=both)
     assert not engine.plan(made, Intent()).changed
-    jump = "[0:0] -A PREROUTING -m comment --comment lbctl -j LBCTL\n"
+    jump = "[0:0] -A PREROUTING -j LBCTL\n"
     host.answer("iptables-legacy-save", out=f"*nat\n:LBCTL - [0:0]\n{jump}COMMIT\n")
     with pytest.raises(ApplyFailed, match="iptables-legacy still holds"):
         engine.plan(made, INTENT)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lbctl.host.fake import FakeHost
-from lbctl.model import Endpoint, Family, Intent, Listener, Protocol, Service
+from lbctl.model import DEFAULT_OWNER, Endpoint, Family, Intent, Listener, Protocol, Service
 from lbctl_iptables import backend, layout
 from lbctl_iptables.counters import at_start, restore_counters
 from lbctl_iptables.rules import DumpedRule, rules_of
@@ -108,7 +108,7 @@ def test_a_rewritten_ladder_goes_on_where_it_was(weights: tuple[int, ...], pause
     for count in pauses:
         assert [machine.connect() for _ in range(count)] == sequence(service, done, count)
         done += count
-        rewritten = restore_counters(chains(service), started(machine.chains))
+        rewritten = restore_counters(DEFAULT_OWNER, chains(service), started(machine.chains))
         assert sums(rewritten) == sums(machine.chains)
         assert texts(started(rewritten)) == texts(chains(service))
         machine = Machine(rewritten)
@@ -123,7 +123,7 @@ def test_protocols_have_their_own_turns(weights: tuple[int, ...], tcp: int, udp:
     machine = Machine(chains(service))
     for protocol, count in (("tcp", tcp), ("udp", udp)):
         assert [machine.connect(protocol) for _ in range(count)] == sequence(service, 0, count)
-    again = Machine(restore_counters(chains(service), machine.chains))
+    again = Machine(restore_counters(DEFAULT_OWNER, chains(service), machine.chains))
     for protocol, count in (("udp", udp), ("tcp", tcp)):
         assert [again.connect(protocol) for _ in range(9)] == sequence(service, count, 9)
 
@@ -142,7 +142,7 @@ def test_no_connection_is_forgotten_but_those_of_endpoints_that_go(
         for name, rules in chains(web(before)).items()
     }
     new = chains(web(after))
-    carried = restore_counters(new, old)
+    carried = restore_counters(DEFAULT_OWNER, new, old)
     kept = {str(rule.endpoint) for rules in new.values() for rule in rules}
     assert sums(carried) == {key: n for key, n in sums(old).items() if key[1] in kept}
     assert all(rule.bytes == 60 * rule.packets for rules in carried.values() for rule in rules)
@@ -159,8 +159,8 @@ def test_carrying_twice_is_carrying_once(weights: tuple[int, ...], count: int) -
     machine = Machine(chains(web(weights)))
     for _ in range(count):
         machine.connect()
-    once = restore_counters(chains(web(weights)), machine.chains)
-    assert restore_counters(chains(web(weights)), once) == once
+    once = restore_counters(DEFAULT_OWNER, chains(web(weights)), machine.chains)
+    assert restore_counters(DEFAULT_OWNER, chains(web(weights)), once) == once
     assert started(started(once)) == started(once)
 
 
@@ -190,10 +190,10 @@ def three() -> dict[str, list[DumpedRule]]:
 def test_the_turn_is_written_as_the_packet_that_each_rule_waits_for() -> None:
     machine = Machine(three())
     assert [machine.connect() for _ in range(4)] == ["8000", "8001", "8002", "8000"]
-    _, *rungs = restore_counters(three(), machine.chains)[ENTRY]
+    _, *rungs = restore_counters(DEFAULT_OWNER, three(), machine.chains)[ENTRY]
     assert [rule.option("--packet") for rule in rungs] == ["2", "0", None]
     assert machine.connect() == "8001"
-    _, *rungs = restore_counters(three(), machine.chains)[ENTRY]
+    _, *rungs = restore_counters(DEFAULT_OWNER, three(), machine.chains)[ENTRY]
     assert [rule.option("--packet") for rule in rungs] == ["1", "1", None]
 
 
@@ -219,5 +219,5 @@ def test_rules_that_are_no_ladder_are_left_alone() -> None:
         "-p tcp -j ACCEPT\n-p tcp -m comment --comment web/1 -j REDIRECT --to-ports 1",
     ):
         rules = rules_of(text)
-        assert restore_counters({ENTRY: rules}, {ENTRY: rules}) == {ENTRY: rules}
+        assert restore_counters(DEFAULT_OWNER, {ENTRY: rules}, {ENTRY: rules}) == {ENTRY: rules}
         assert at_start(rules) == rules

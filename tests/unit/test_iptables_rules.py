@@ -86,7 +86,7 @@ def test_only_a_turn_in_a_ladder_is_a_turn() -> None:
 
 def slots(*rules: str) -> tuple[str | None, ...]:
     """Where a service's connections go by the rules of its chain."""
-    find = "-p tcp -m tcp --dport 80 -m addrtype --dst-type LOCAL -m comment --comment web -g LBCTL-web"
+    find = "-p tcp -m tcp --dport 80 -m addrtype --dst-type LOCAL -g LBCTL-web"
     chains = {"LBCTL": find, "LBCTL-web": "\n".join(rules)}
     items = [Item(("iptables", "chain", "nat", name), text, "web") for name, text in chains.items()]
     items.append(Item(("iptables", "jump", "nat", "PREROUTING"), "-j LBCTL"))
@@ -94,15 +94,19 @@ def slots(*rules: str) -> tuple[str | None, ...]:
     return service.slots
 
 
-def rung(every: int, port: int, *, packet: int = 0, about: str = "web/a") -> str:
+def rung(every: int, port: int, *, packet: int = 0, about: str = "") -> str:
     asks = f"-m statistic --mode nth --every {every} --packet {packet} " if every > 1 else ""
-    return f"-p tcp {asks}-m comment --comment {about} -j REDIRECT --to-ports {port}"
+    comment = f"-m comment --comment {about} " if about else ""
+    return f"-p tcp {asks}{comment}-j REDIRECT --to-ports {port}"
 
 
 def test_a_whole_ladder_is_lifted_as_rule_by_rule() -> None:
-    mark = "-m comment --comment web -j MARK --set-xmark 0x1000/0x3000"
+    mark = "-j MARK --set-xmark 0x1000/0x3000"
     ladder = (rung(3, 1), rung(2, 2), rung(1, 3))
     assert slots(*ladder) == slots(mark, *ladder) == ("1", "2", "3")
+    # An endpoint with a name of its own, and the rules of earlier versions.
+    commented = (rung(3, 1, about="web/a"), rung(2, 2), rung(1, 3, about="web/c"))
+    assert slots(*commented) == slots(f"-m comment --comment web {mark}", *commented) == ("1", "2", "3")
     # Rules that somebody changed, took out, or gave a comment like a target.
     assert slots(rung(3, 1, packet=1), *ladder[1:]) == ("2", "1", "3")
     assert slots(*ladder[:2]) == ("1", "2", None)

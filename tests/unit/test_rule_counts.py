@@ -26,7 +26,7 @@ DUMP = """\
 *nat
 :PREROUTING ACCEPT [0:0]
 :LBCTL - [0:0]
-[3:180] -A PREROUTING -m comment --comment lbctl -j LBCTL
+[3:180] -A PREROUTING -j LBCTL
 [3:180] -A PREROUTING -m comment --comment "-j LBCTL" -j DOCKER
 [3:180] -A LBCTL -p tcp -m tcp --dport 80 -g LBCTL-web
 [3:180] -A LBCTL.blue.web -p tcp -j REDIRECT --to-ports 8001

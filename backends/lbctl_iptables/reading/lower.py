@@ -69,6 +69,7 @@ class Lowering:
             policy,
             f"policy {shown(read.policy)}" if read.policy else "",
             read.line,
+            service=_service(read),
             own=layout.owner_of(read.name) is not None,
         )
 
@@ -130,6 +131,16 @@ def _with_addresses(plain: Selector, read: ReadRule) -> Selector | None:
         if found is not None:
             where = narrowed(where, field, found, BITS[read.family])
     return where
+
+
+def _service(read: ReadChain) -> str | None:
+    """Return the service whose chain this is, if lbctl manages it."""
+    owner = layout.owner_of(read.name)
+    if owner is None or layout.is_shared(owner, read.name):
+        return None
+    if (named := layout.service_of(owner, read.name)) is not None:
+        return named
+    return next((rule.comment.partition("/")[0] for rule in read.rules if rule.comment), None)
 
 
 def _base(table: str, chain: str) -> Base:

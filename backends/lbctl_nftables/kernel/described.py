@@ -267,7 +267,7 @@ def _milliseconds(text: str | None) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Raw:
-    """Rules and the lines of elements; `picked` are the sets and maps that picked numbers are looked up in."""
+    """Rules and lines of elements; `picked` are the sets and maps that picked numbers are looked up in."""
 
     rules: tuple[KernelRule, ...]
     elements: Mapping[str, Sequence[str]]

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _WORD, _FIRST_WORD, _WIDE = 4, 8, 16
 #: NFT_PAYLOAD_…
 _LINK, _NETWORK, _TRANSPORT = 0, 1, 2
+#: The same → the word for the header; the last two are NFT_PAYLOAD_INNER_HEADER and …_TUN_HEADER.
+_HEADERS = ("ll", "nh", "th", "ih", "tun")
 #: Offset and size in the header of Ethernet → field and its type.
 _ETHERNET: Mapping[tuple[int, int], tuple[str, str]] = {
     (0, 6): ("ether daddr", "ether_addr"),
@@ -121,9 +123,9 @@ def _split(expression: bytes) -> tuple[str, Mapping[int, bytes]]:
 _known = lru_cache(maxsize=4096)(_split)
 
 
-def spell(family: str, expressions: bytes, sets: Sets) -> str:
-    """Return the text of a rule of a table of `family`."""
-    rule = _Registers(family, sets)
+def spell(family: str, expressions: bytes, sets: Sets, *, is_ingress: bool = False) -> str:
+    """Return the text of a rule of a table of `family`, or of packets of it in one of family `netdev`."""
+    rule = _Registers(family, sets, is_ingress=is_ingress)
     for _, expression in netlink.each(expressions):
         rule.run(*_known(expression))
     return rule.text()
@@ -140,8 +142,10 @@ def counters(expressions: bytes) -> Iterator[tuple[int, int]]:
 class _Registers:
     """The registers of one rule, and the statements that have been run."""
 
-    def __init__(self, family: str, sets: Sets) -> None:
+    def __init__(self, family: str, sets: Sets, *, is_ingress: bool) -> None:
         self._family = family
+        #: False until a rule at ingress has asked for the family: there, fields have no names before that.
+        self._is_family_known = not is_ingress
         self._sets = sets
         self._registers: dict[int, _Value] = {}
         self._statements: list[str] = []
@@ -186,7 +190,7 @@ class _Registers:
         kind = _ADDRESS_TYPES[self._family]
         whole = datatypes.size_of((kind,))
         field = _ADDRESSES.get(self._family, {}).get(offset)
-        if base == _NETWORK and field and size <= whole:
+        if base == _NETWORK and field and size <= whole and self._is_family_known:
             return _Value(f"{self._family} {field}", size, (kind,), whole=0 if size == whole else whole)
         if base == _LINK and (offset, size) in _ETHERNET:
             field, kind = _ETHERNET[offset, size]
@@ -195,7 +199,7 @@ class _Registers:
             return _Value(f"{self._transport()} flags", size)
         if base == _TRANSPORT and offset in _PORTS and size == 2:
             return _Value(f"{self._transport()} {_PORTS[offset]}", size, ("inet_service",))
-        return _Value(f"@{base},{offset * 8},{size * 8}", size)
+        return _Value(f"@{_HEADERS[base]},{offset * 8},{size * 8}", size)
 
     @property
     def _is_tcp(self) -> bool:
@@ -297,6 +301,7 @@ class _Registers:
             # A range, which nft writes as two comparisons.
             first = self._statements.pop().removeprefix(begun)
             text = f"{value.text} {first}-{text.removeprefix(f'{value.text}{_RELATIONS[_AT_MOST]}')}"
+        self._is_family_known |= value.text == "meta protocol" and relation == _EQUAL
         if value.text == "meta l4proto" and relation == _EQUAL and not value.mask:
             self._protocol = datatypes.spell(value.types, constant), len(self._statements)
         self._statements.append(text)

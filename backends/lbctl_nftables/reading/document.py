@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from lbctl.model import decimal
 from lbctl_netfilter.log import Log
-from lbctl_nftables import recognize
+from lbctl_nftables import layout, recognize
 from lbctl_nftables.reading import script
 from lbctl_nftables.reading.grammar import Grammar, seconds, unquoted
 from lbctl_nftables.reading.syntax import UnsupportedSyntax
-from lbctl_nftables.reading.words import WordSource
+from lbctl_nftables.reading.words import WordSource, split
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from lbctl_netfilter.log import Written
     from lbctl_nftables.reading import syntax
@@ -40,6 +40,14 @@ _COMMAND = re.compile(r"^(?:(?:add|create|insert|replace)\s+)?(?:rule\s+)?")
 _BY_HANDLE = "which rule has this number is not in the text"
 #: Words that variables may bring in, in one text: a few lines could name more than a memory holds.
 _EXPANDED = 2_000_000
+#: What tables managed by lbctl have by their places in a packet → the same by names; words of a line each.
+_FIELDS_BY_PLACE: Mapping[str, str] = {
+    "\n".join(split(place)): "\n".join(split(name))
+    for place, name in {
+        **{place: f"{layout.WORD[family]} saddr" for family, place in layout.SOURCES.items()},
+        layout.TCP_FLAGS: "tcp flags",
+    }.items()
+}
 
 
 # Not frozen: a text may have a hundred thousand, and CPython takes twice as long to make a frozen one.
@@ -125,8 +133,21 @@ class Document:
 
     def rule(self, chain: NftChain, words: Sequence[str], line: int, text: str) -> NftRule:
         """Return a rule of a chain, by its words."""
+        if chain.family == "netdev" and "@" in words and layout.owner_of(chain.family, chain.table):
+            words = _with_names(words)
         statements, comment = self.grammar.rule(words)
         return NftRule(statements, line, text, chain.place, comment)
+
+
+def _with_names(words: Sequence[str]) -> list[str]:
+    """Return a rule of a table managed by lbctl with names for fields that it has by their places.
+
+    Its listeners have asked for the protocols of these. Elsewhere, other packets have other fields there.
+    """
+    text = "\n".join(words)
+    for place, name in _FIELDS_BY_PLACE.items():
+        text = text.replace(place, name)
+    return text.split("\n")
 
 
 def read_text(source: str) -> Document:

@@ -27,7 +27,7 @@ from lbctl.errors import IntentError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from lbctl.engine import Session
+    from lbctl.engine import Session, Trial
     from lbctl.host import Host
     from lbctl.model import Plan
 
@@ -62,7 +62,7 @@ def apply(
     from lbctl.cli.context import open_host
     from lbctl.cli.countdown import await_end
     from lbctl.cli.intents import context_with_intent
-    from lbctl.cli.output import plan_document, print_json, say, show_plans
+    from lbctl.cli.output import say, show_plans
     from lbctl.cli.progress import stages
     from lbctl.cli.work import (
         confirmed,
@@ -74,49 +74,67 @@ def apply(
         one_file,
         session_for,
         settle,
+        until_current,
         warn_of_removal,
     )
 
     host = open_host()
     ensure_trial(trial)
-    with stages("Reading the intent", "Comparing it with the kernel") as next_stage:
-        if file is not None and engine.is_plan_file(file):
-            if backend != "auto" or driver is not None or allow_remap:
-                raise IntentError("a plan file names its own backend, driver and --allow-remap")
-            session, made = _planned(host, file, config, wait, next_stage)
-        else:
-            context, intent = context_with_intent(host, one_file(file, config))
-            next_stage()
-            session = session_for(
-                host,
-                backend,
-                driver,
-                allow_remap=allow_remap,
-                patience=wait,
-                cautious=is_cautious(yes=yes, ignore_health=ignore_health),
-                unattended=yes,
-            )
-            settle(context, patience=wait)
-            made = engine.plan(session, intent)
-        made = engine.annotate(session, made)
-    _ensure_possible(session, made, trial, wait)
-    if made.intent is not None:
-        mention_rollback(host, made.intent)
-    show_plans([made], data=output is Format.JSON, asking=made.changed and not yes, color=color)
-    warn_of_removal([made])
-    applied = made.changed and confirmed("Apply this?", yes=yes)
-    tried = None
-    notes: Sequence[str] = ()
-    with stages("Changing the kernel"):
-        if applied and trial is not None:
-            tried, notes = engine.try_out(session, made, trial)
-        elif applied or not made.changed:
-            notes = engine.apply(session, (made,), record=True)
-        session.memory.save()
+
+    def attempt() -> tuple[Session, Plan, bool, Trial | None, Sequence[str]]:
+        """Plan, ask, and carry out."""
+        with stages("Reading the intent", "Comparing it with the kernel") as next_stage:
+            if file is not None and engine.is_plan_file(file):
+                if backend != "auto" or driver is not None or allow_remap:
+                    raise IntentError("a plan file names its own backend, driver and --allow-remap")
+                session, made = _planned(host, file, config, wait, next_stage)
+            else:
+                context, intent = context_with_intent(host, one_file(file, config))
+                next_stage()
+                session = session_for(
+                    host,
+                    backend,
+                    driver,
+                    allow_remap=allow_remap,
+                    patience=wait,
+                    cautious=is_cautious(yes=yes, ignore_health=ignore_health),
+                    unattended=yes,
+                )
+                settle(context, patience=wait)
+                made = engine.plan(session, intent)
+            made = engine.annotate(session, made)
+        _ensure_possible(session, made, trial, wait)
+        if made.intent is not None:
+            mention_rollback(host, made.intent)
+        show_plans([made], data=output is Format.JSON, asking=made.changed and not yes, color=color)
+        warn_of_removal([made])
+        applied = made.changed and confirmed("Apply this?", yes=yes)
+        tried = None
+        notes: Sequence[str] = ()
+        with stages("Changing the kernel"):
+            if applied and trial is not None:
+                tried, notes = engine.try_out(session, made, trial)
+            elif applied or not made.changed:
+                notes = engine.apply(session, (made,), record=True)
+            session.memory.save()
+        return session, made, applied, tried, notes
+
+    session, made, applied, tried, notes = until_current(attempt, yes=yes)
     for note in notes:
         say(note)
     if tried is not None:
         tried = await_end(session, tried, "Applied", trial or 0)
+    _report(session, made, tried, applied=applied, output=output)
+    ended(tried)
+    if made.changed and not applied:
+        declined()
+
+
+def _report(session: Session, made: Plan, tried: Trial | None, *, applied: bool, output: Format) -> None:
+    """Print what became of a plan."""
+    from lbctl import engine
+    from lbctl.cli.output import plan_document, print_json, say
+
     if output is Format.JSON:
         document = plan_document(made, engine.describe(session, made), session.backend.render)
         print_json({**document, "applied": applied, "trial": tried and tried.state})
@@ -124,9 +142,6 @@ def apply(
         say("Confirmed.")
     elif made.changed and tried is None:
         say("Applied." if applied else "Nothing was changed.")
-    ended(tried)
-    if made.changed and not applied:
-        declined()
 
 
 def _ensure_possible(session: Session, made: Plan, trial: float | None, wait: float) -> None:

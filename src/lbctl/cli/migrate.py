@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,10 @@ from lbctl.cli.options import (
     Wait,
     Yes,
 )
+
+if TYPE_CHECKING:
+    from lbctl.engine import Session
+    from lbctl.model import Intent
 
 To = Annotated[
     str,
@@ -105,44 +109,53 @@ def migrate(
     work.ensure_trial(trial)
     work.ensure_new(save)
     work.ensure_backend(host, to)
-    with stages("Reading both sides"):
-        context = context_of(host, owner, config)
-        whose = context.owner
-        intent = intent_if_any(config)
-        if owner is not None and intent and intent.owner == whose:
-            announce(files_if_any(config))
-        session = work.session_for(
-            host,
-            to,
-            driver,
-            allow_remap=allow_remap,
-            patience=wait,
-            cautious=work.is_cautious(yes=yes, ignore_health=ignore_health),
-            unattended=yes,
-        )
-        if plan:
-            work.mention_unsettled(context, data=output is Format.JSON)
-        else:
-            work.settle(context, patience=wait)
-        given = intent if intent and intent.owner == whose else None
-        migration = engine.plan_migration(
-            session, whose, source=source, intent=given, exclude=exclude or (), policy=policy
-        )
     data = output is Format.JSON
-    if not plan:
-        engine.ensure_ended(session.host, whose, patience=wait)
-    if trial is not None and not plan and migration is not None:
-        engine.ensure_revertible(session, migration)
-    if migration is None:
-        say(engine.nothing_to_migrate(session, whose, source))
-        if data:
-            print_json({"changed": False, "applied": False})
+
+    def attempt() -> tuple[Session, Intent | None, bool] | None:
+        """Plan, ask, and carry out; None where there is nothing to do."""
+        with stages("Reading both sides"):
+            context = context_of(host, owner, config)
+            whose = context.owner
+            intent = intent_if_any(config)
+            if owner is not None and intent and intent.owner == whose:
+                announce(files_if_any(config))
+            session = work.session_for(
+                host,
+                to,
+                driver,
+                allow_remap=allow_remap,
+                patience=wait,
+                cautious=work.is_cautious(yes=yes, ignore_health=ignore_health),
+                unattended=yes,
+            )
+            if plan:
+                work.mention_unsettled(context, data=output is Format.JSON)
+            else:
+                work.settle(context, patience=wait)
+            given = intent if intent and intent.owner == whose else None
+            migration = engine.plan_migration(
+                session, whose, source=source, intent=given, exclude=exclude or (), policy=policy
+            )
+        if not plan:
+            engine.ensure_ended(session.host, whose, patience=wait)
+        if trial is not None and not plan and migration is not None:
+            engine.ensure_revertible(session, migration)
+        if migration is None:
+            say(engine.nothing_to_migrate(session, whose, source))
+            if data:
+                print_json({"changed": False, "applied": False})
+            return None
+        if scripts is not None:
+            shown.write_scripts(scripts, migration)
+        shown.show(migration, data=data, asking=not (plan or yes), color=color, rules=rules)
+        applied = not plan and work.confirmed("Migrate?", yes=yes)
+        shown.carry_out(session, migration, applied=applied, plan=plan, trial=trial, save=save, data=data)
+        return session, intent, applied
+
+    done = work.until_current(attempt, yes=yes)
+    if done is None:
         return
-    if scripts is not None:
-        shown.write_scripts(scripts, migration)
-    shown.show(migration, data=data, asking=not (plan or yes), color=color, rules=rules)
-    applied = not plan and work.confirmed("Migrate?", yes=yes)
-    shown.carry_out(session, migration, applied=applied, plan=plan, trial=trial, save=save, data=data)
+    session, intent, applied = done
     if not applied and not plan:
         work.declined()
     if applied and save is None and intent is None and not data:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from lbctl.cli import options
-from lbctl.errors import IntentError, Reverted, StateUnknown
+from lbctl.errors import IntentError, Overtaken, Reverted, StateUnknown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from lbctl.cli.context import Context
     from lbctl.engine import HistoryEntry, Session, SharePolicy, Trial, Unsettled
     from lbctl.host import Host
     from lbctl.model import Analysis, Intent, Plan
+
+T = TypeVar("T")
 
 _LONGEST_TRIAL = 24 * 3600
 
@@ -138,6 +140,23 @@ def confirmed(question: str, *, yes: bool) -> bool:
     if not answer:  # Ctrl-D leaves the cursor behind the question
         print(file=sys.stderr)
     return answer.strip().lower() in {"y", "yes"}
+
+
+def until_current(attempt: Callable[[], T], *, yes: bool) -> T:
+    """Repeat what plans, asks and carries out while the kernel changes between the question and the answer.
+
+    Each time the plan is shown again, and is asked for again: only who sees it may agree to it. Raises
+    `Overtaken` after `--yes`, and where no terminal can be asked.
+    """
+    from lbctl.cli.output import say
+
+    while True:
+        try:
+            return attempt()
+        except Overtaken as found:
+            if yes or not _at_terminal():
+                raise
+            say(f"{found.message}. Nothing was changed; this is the plan now:")
 
 
 def declined() -> NoReturn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lbctl.errors import IntentError, Stale, Unsupported
+from lbctl.errors import IntentError, Overtaken, Unsupported
 from lbctl.model import Family, diff
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def next_hops(service: Service, family: Family) -> Mapping[str, Hop]:
 
 
 def ensure_fresh(plan: Plan, generation: str | None, observe: Callable[[], Program]) -> None:
-    """Raise `Stale` where the kernel holds something else than what `plan` starts from.
+    """Raise `Overtaken` where the kernel holds something else than what `plan` starts from.
 
     Reads the kernel with `observe` only where `generation`, the kernel's mark of now, is not the plan's.
     """
@@ -117,7 +117,7 @@ def ensure_fresh(plan: Plan, generation: str | None, observe: Callable[[], Progr
         return
     moved = diff(plan.before, observe())
     if moved:
-        raise Stale(
+        raise Overtaken(
             f"the rules in the kernel changed since the plan was made: {' '.join(moved[0].key)}",
             hint="run lbctl plan again",
         )

@@ -11,7 +11,15 @@ from lbctl.engine.change.plan import holds_soon, plan_beside, plan_between, remo
 from lbctl.engine.record import history, overrides, trial
 from lbctl.engine.record.lock import owner_lock
 from lbctl.engine.record.verdicts import is_live
-from lbctl.errors import ApplyFailed, LbctlError, PermissionDenied, Stale, StateUnknown, ToolCrashed
+from lbctl.errors import (
+    ApplyFailed,
+    LbctlError,
+    Overtaken,
+    PermissionDenied,
+    Stale,
+    StateUnknown,
+    ToolCrashed,
+)
 from lbctl.host import forget_flows
 from lbctl.model import Forward, Intent, diff
 
@@ -150,7 +158,7 @@ def _carry_out(
 
 
 def _current(session: Session, plan: Plan) -> Plan:
-    """Return a plan as the verdicts of now have it; raise `Stale` if operators decided something since.
+    """Return a plan as the verdicts of now have it; raise `Overtaken` if operators decided something since.
 
     What checks find changes at any time, and the agent carries it out without a question.
     """
@@ -161,7 +169,7 @@ def _current(session: Session, plan: Plan) -> Plan:
     if now.intent == made.intent:
         return plan
     if (now.overrides, now.unused) != (made.overrides, made.unused):
-        raise Stale("endpoints were drained or activated since the plan was made", hint="plan again")
+        raise Overtaken("endpoints were drained or activated since the plan was made", hint="plan again")
     return plan_beside(session, made.file)
 
 

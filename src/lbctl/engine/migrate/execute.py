@@ -12,7 +12,7 @@ from lbctl.engine.inspect.compare import compare
 from lbctl.engine.migrate.plan import coming, going, live, names
 from lbctl.engine.migrate.steps import Retire, Step, do, is_standing, migrator_of, others_of, undo
 from lbctl.engine.record import history, overrides
-from lbctl.errors import ApplyFailed, PermissionDenied, Stale, StateUnknown
+from lbctl.errors import ApplyFailed, Overtaken, PermissionDenied, Stale, StateUnknown
 from lbctl.model import Plan, diff
 from lbctl.spi import Migrator, ensure_fresh
 
@@ -50,7 +50,7 @@ def move(made: Migration, *, back_to: HistoryEntry | None = None, in_any_case: b
         _follow_up(made)
         others = others_of(source, made.owner)
         if isinstance(made.go, Retire) and others != made.go.before:
-            raise Stale(f"foreign rules in {source.place} changed since the plan", hint="plan again")
+            raise Overtaken(f"foreign rules in {source.place} changed since the plan", hint="plan again")
         _attempt(begun, source, made.go)
         _prove_gone(made, made.go.after if isinstance(made.go, Retire) else others)
     except BaseException as cause:

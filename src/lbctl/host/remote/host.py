@@ -19,7 +19,7 @@ from lbctl.host.remote.greeting import FILES, HELLO, Greeting, greeting
 from lbctl.host.remote.locks import Locks
 from lbctl.host.remote.reads import Reads, reading, thread_free
 from lbctl.host.remote.session import RemoteRequest, SshSession
-from lbctl.host.remote.state import STATE, State
+from lbctl.host.remote.state import STATE, RemoteState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -43,7 +43,7 @@ class _Begun:
 
     greeting: Greeting
     reads: Reads
-    state: State
+    state: RemoteState
     locks: Locks
 
 
@@ -68,7 +68,7 @@ class RemoteHost:
         if self._begun is None:
             hello, saved, known, *files = self.session.ask(HELLO, *STATE, *map(reading, FILES))
             found = greeting(hello.text, self.destination)
-            reads, state = Reads(self.session, found), State(self.session, found)
+            reads, state = Reads(self.session, found), RemoteState(self.session, found)
             state.take(saved, known)
             for path, reply in zip(FILES, files, strict=True):
                 reads.take_file(path, reply)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from lbctl.host.remote.greeting import Greeting
     from lbctl.host.remote.session import SshSession
-    from lbctl.host.remote.state import State
+    from lbctl.host.remote.state import RemoteState
 
 #: Status of a request for a lock that another process holds.
 _HELD = 2
@@ -28,7 +28,7 @@ _PAUSE = 0.2
 class Locks:
     """The locks that one session holds: each ends with it, and with what it runs, however they end."""
 
-    def __init__(self, session: SshSession, greeting: Greeting, state: State) -> None:
+    def __init__(self, session: SshSession, greeting: Greeting, state: RemoteState) -> None:
         self._session = session
         self._greeting = greeting
         self._state = state

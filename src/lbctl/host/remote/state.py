@@ -27,7 +27,7 @@ STATE = (
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,200}")
 
 
-class State:
+class RemoteState:
     """The files of one session, each read when it is first needed, and again after `expire`."""
 
     def __init__(self, session: SshSession, greeting: Greeting) -> None:
