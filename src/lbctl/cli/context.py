@@ -49,7 +49,7 @@ def working_on(destination: Destination) -> Iterator[None]:
     host = RemoteHost(destination, can_ask=sys.stdin is not None and sys.stdin.isatty())
     before = _REMOTE.set(host)
     try:
-        host.session.open()  # which connects while the command reads its intent
+        host.open()  # which connects while the command reads its intent
         yield
     finally:
         _REMOTE.reset(before)
