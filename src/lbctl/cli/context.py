@@ -56,4 +56,5 @@ def working_on(destination: Destination) -> Iterator[None]:
         if os.environ.get("LBCTL_DEBUG") == "1":
             for number, verbs in enumerate(host.session.log, 1):
                 print(f"round trip {number}: {verbs}", file=sys.stderr)
+            print(f"received {host.session.received} bytes", file=sys.stderr)
         host.close()

@@ -98,8 +98,8 @@ class SshSession:
 
     def __init__(self, destination: Destination, *, can_ask: bool = True) -> None:
         self.destination = destination
-        #: How often an answer was waited for.
-        self.trips = 0
+        #: How many bytes have come.
+        self.received = 0
         #: The verbs of each round trip.
         self.log: list[str] = []
         #: Whether something was changed, or may have been.
@@ -161,7 +161,6 @@ class SshSession:
 
     def collect(self, numbers: range) -> list[RemoteReply]:
         """Wait for the answers to requests that were sent, and return them; raises as `ask`."""
-        self.trips += 1
         replies: list[RemoteReply] = []
 
         def done() -> bool:
@@ -231,6 +230,7 @@ class SshSession:
                             if not part:
                                 raise self._lost("")
                             self._buffer += part
+                            self.received += len(part)
         except OSError as error:
             raise self._lost(error.strerror or "") from error
 
