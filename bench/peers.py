@@ -10,10 +10,10 @@ more: it has 4,095 marks for backends, and looks for a free one by comparing eac
   process which writes the rules;
 - flow: UDP packets, each a flow of its own, through all rule sets in turns, as in `growth`, in CPU time: the
   sender, the router and the counting at the end run on one processor. Receiving a packet and dropping it at
-  ingress is a row of its own, and taken off the others. Learned are flows that a map of connections
-  remembers, as TCP needs for round robin without tracking (nftlb: persistence by address and port);
-- modes: each of nftlb's modes, and its flow offload, tried once, with what it says when one fails.
-"""
+  ingress is a row of its own, and subtracted from the others. Learned flows are those that a map of
+  connections remembers, as TCP needs for round robin without tracking (nftlb: persistence by address and
+  port);
+- modes: each of nftlb's modes, and its flow offload, tried once, with the error if one fails."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from lbctl.model import Intent
 
 ENDPOINTS = 3
-#: Endpoints behind a router, and on the segment of the balancer; where a changed one goes.
+#: Endpoints behind a router, and on the segment of the balancer; the address of a changed one.
 BEHIND = [IPv4Address("10.1.0.1") + n for n in range(ENDPOINTS)]
 BESIDE = [IPv4Address("10.8.0.11") + n for n in range(ENDPOINTS)]
 ELSEWHERE = {"NAT": IPv4Address("10.1.9.9"), "DSR": IPv4Address("10.8.0.99")}
@@ -254,7 +254,7 @@ class Bench:
                     argv = (sys.executable, "-m", "lbctl", "apply", "--yes", *options, "--config", str(file))
                     run(spent, *argv, env={**os.environ, "LBCTL_STATE_DIR": state})
         if side == NFTLB:
-            # It reports nothing when it did not load a farm.
+            # Its exit code is 0 also if it did not load a farm.
             found = road.router.run("nft", "list", "ruleset").count(" : goto ")
             if found != services * (2 if kind.mode == "NAT" else 1):
                 sys.exit(f"nftlb, {kind.name}: {found} elements for {services} farms")
@@ -296,7 +296,7 @@ class Bench:
                 yield {"what": kind.name, "change": what, "services": services, "sides": sides}
 
     def _modes(self) -> dict[str, str]:
-        """Return what nftlb says to a farm of each of its modes: "" when its rules are loaded."""
+        """Return the error of each of nftlb's modes, "" if its rules are loaded."""
         tried = {mode: {"mode": mode} for mode in nftlb.MODES}
         tried["dnat, flow offload"] = {"mode": "dnat", "flow-offload": "on"}
         found = {}
@@ -326,7 +326,7 @@ def by_nftlb(daemon: nftlb.Daemon, kind: Kind, what: str, number: int) -> tuple[
     listing = ("nft", "list", "table", "ip" if kind.mode == "NAT" else "netdev", "nftlb")
     before = daemon.namespace.run(*listing)
     start, used = time.perf_counter(), processor([daemon.process.pid])
-    daemon.post([nftlb.change("s0", **settings)])
+    daemon.post([nftlb.change("s0", 0, settings)])
     took = time.perf_counter() - start, processor([daemon.process.pid]) - used
     if daemon.namespace.run(*listing) == before:
         sys.exit(f"nftlb, {kind.name}: {settings} changed nothing")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -17,6 +17,7 @@ import pytest
 from lbctl.conformance.network import HOST4
 from matrix.releases import RELEASES, TOOLS
 from matrix.roots import unpacked
+from support.far_hosts import trips
 from support.network import Network, Result, intent, run_lbctl, service
 from support.sshd import Sshd
 from support.waves import Storm, reported, size
@@ -152,8 +153,39 @@ def test_busybox_is_enough(network: Network, start: Start, servers: Path, tmp_pa
     assert "LBCTL" not in network.rules()
 
 
-def busybox_root(servers: Path, root: Path) -> Path:
-    """A root with busybox and the legacy iptables of this machine, and nothing else."""
+def test_busybox_and_nft_are_enough(network: Network, start: Start, servers: Path, tmp_path: Path) -> None:
+    """As OpenWrt has it by default: no perl, no Python, and no iptables."""
+    network.local_endpoints(PORTS)
+    far = start(root=busybox_root(servers, tmp_path / "root", programs=("nft",)))
+    shown = far.lbctl("backends", "--output", "json").json
+    usable = {d["name"] for backend in shown["backends"] for d in backend["drivers"] if d["usable"]}
+    assert usable == {"nft"}
+    first = far.lbctl("apply", "--yes", config=WEB)
+    assert (first.code, 1 < trips(first) <= 25) == (0, True), first.err
+    assert Counter(network.ask(network.client, HOST4, 80, 4)) == {"8001": 2, "8002": 2}
+    same = far.lbctl("plan", config=WEB)
+    assert ("Nothing to change" in same.out, 1 < trips(same) <= 12) == (True, True), same.err
+    before = network.rules()
+    assert far.lbctl("apply", "--yes", "--trial", "2s", config=WIDER).code == 8
+    assert network.rules() == before
+    assert far.lbctl("drain", "web/8002", "--yes").code == 0
+    assert set(network.ask(network.client, HOST4, 80, 4)) == {"8001"}
+    rows = far.lbctl("status", "--output", "json").json["services"][0]["endpoints"]
+    assert [row["families"]["ipv4"]["connections"] for row in rows] == [6, 2]
+    network.tool("nft", "delete", "chain", "ip", "lbctl", "output")
+    assert "Shared rules were modified" in far.lbctl("plan", config=WEB).out
+    assert far.lbctl("apply", "--yes", config=WEB).code == 0
+    assert "hook output" in network.tool("nft", "list", "ruleset")
+    assert far.lbctl("rollback", "--yes").code == 0
+    assert far.lbctl("remove", "--yes").code == 0
+    assert network.tool("nft", "list", "tables") == ""
+
+
+LEGACY = ("xtables-legacy-multi",)
+
+
+def busybox_root(servers: Path, root: Path, programs: Sequence[str] = LEGACY) -> Path:
+    """A root with busybox and some programs of this machine, legacy iptables if none is named."""
     busybox = servers / "bin/busybox"
     listed = subprocess.run([busybox, "--list-full"], capture_output=True, text=True, check=True).stdout
     for path in listed.split():
@@ -161,18 +193,19 @@ def busybox_root(servers: Path, root: Path) -> Path:
         (root / path).symlink_to("/bin/busybox")
     (root / "bin/busybox").unlink(missing_ok=True)
     shutil.copy(busybox, root / "bin/busybox")
-    binary = Path("/usr/sbin/xtables-legacy-multi")
-    [plugins] = Path("/usr/lib").glob("*/xtables")
-    programs = [binary, *plugins.glob("*.so")]
-    needed = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=True).stdout
+    files = [Path("/usr/sbin") / program for program in programs]
+    if programs == LEGACY:
+        [plugins] = Path("/usr/lib").glob("*/xtables")
+        files += plugins.glob("*.so")
+    needed = subprocess.run(["ldd", *files], capture_output=True, text=True, check=True).stdout
     libraries = {Path(word) for word in needed.split() if word.startswith("/") and not word.endswith(":")}
-    for path in (*programs, *libraries):
+    for path in (*files, *libraries):
         target = root / path.relative_to("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
-    for word in ("iptables", "ip6tables"):
+    for word in ("iptables", "ip6tables") if programs == LEGACY else ():
         for part in ("", "-save", "-restore"):
-            (root / f"usr/sbin/{word}{part}").symlink_to(binary.name)
+            (root / f"usr/sbin/{word}{part}").symlink_to(LEGACY[0])
     return root
 
 
