@@ -1,8 +1,9 @@
 """Draw the flow charts of pages as SVG: the site loads no script of another server, as mermaid would be.
 
-Forges draw the same text by themselves. What is understood of mermaid's language: nodes `a[text]`, `a["text"]` and
-`a[(text)]`, edges `a --> b` and `a -->|text| b`; groups are not drawn. Nodes stand in layers from top to bottom,
-each below all that lead to it; an edge over several layers passes between the nodes of each.
+Forges draw the same text by themselves. What is understood of mermaid's language: nodes `a[text]`,
+`a["text"]` and `a[(text)]`, edges `a --> b` and `a -->|text| b`; groups are not drawn. Nodes stand in layers
+from top to bottom, each below all that lead to it; an edge over several layers passes between the nodes of
+each. Parts that no edge links are pictures of their own.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ _NODE = re.compile(_END)
 _LETTER, _HEIGHT, _BESIDE, _BELOW, _AROUND = 6.6, 28, 22, 46, 8
 #: Rounds in which nodes are placed nearer to those that they are linked with.
 _ROUNDS = 24
+_HEAD = """\
+<div class="diagram"><svg viewBox="0 0 {width} {height}" width="{width}" role="img">
+<defs><marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">
+<path d="M0 0L8 4L0 8z"/></marker></defs>"""
 
 
 @dataclass(slots=True)
@@ -42,7 +47,7 @@ class _Place:
 
 def drawn(text: str) -> str:
     """Return a page with each flow chart as a picture."""
-    return _FENCE.sub(lambda match: _svg(_parsed(match[1])), text)
+    return _FENCE.sub(lambda match: "\n".join(map(_svg, _parts(_parsed(match[1])))), text)
 
 
 def _parsed(text: str) -> _Chart:
@@ -64,6 +69,22 @@ def _parsed(text: str) -> _Chart:
             if own or name not in chart.nodes:
                 chart.nodes[name] = own or name
     return chart
+
+
+def _parts(chart: _Chart) -> list[_Chart]:
+    """Return the parts of a chart that no edge links, each as one of its own: they stand below each other."""
+    group = {name: {name} for name in chart.nodes}
+    for begin, end, _ in chart.edges:
+        joined = group[begin] | group[end]
+        group |= dict.fromkeys(joined, joined)
+    found = {frozenset(names): None for names in group.values()}
+    return [
+        _Chart(
+            nodes={name: text for name, text in chart.nodes.items() if name in names},
+            edges=[edge for edge in chart.edges if edge[0] in names],
+        )
+        for names in found
+    ]
 
 
 def _layers(chart: _Chart) -> dict[str, int]:
@@ -114,11 +135,7 @@ def _svg(chart: _Chart) -> str:
     _arrange(rows, linked)
     width = max(place.x + place.width / 2 for row in rows for place in row) + _AROUND
     height = len(rows) * (_HEIGHT + _BELOW) - _BELOW + 2 * _AROUND
-    parts = [
-        f'<div class="diagram"><svg viewBox="0 0 {width:.0f} {height}" width="{width:.0f}" role="img">',
-        '<defs><marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" '
-        'orient="auto"><path d="M0 0L8 4L0 8z"/></marker></defs>',
-    ]
+    parts = [_HEAD.format(width=round(width), height=height)]
     parts += [_edge(route, label) for route, label in routes]
     for name, place in places.items():
         x, y = place.x - place.width / 2, _top(layer[name])
@@ -174,10 +191,11 @@ def _edge(route: list[tuple[_Place, int]], label: str) -> str:
     path = f"M{points[0][0]:.1f} {points[0][1]}"
     for number, ((x, y), (to_x, to_y)) in enumerate(pairwise(points)):
         middle = (y + to_y) / 2
-        straight = number % 2
-        path += f"L{to_x:.1f} {to_y}" if straight else f"C{x:.1f} {middle} {to_x:.1f} {middle} {to_x:.1f} {to_y}"
+        bend = "" if number % 2 else f"C{x:.1f} {middle} {to_x:.1f} {middle} "
+        path += f"{bend or 'L'}{to_x:.1f} {to_y}"
     line = f'<path class="edge" d="{path}" marker-end="url(#arrow)"/>'
     if not label:
         return line
     (x, y), (to_x, to_y) = points[:2]
-    return f'{line}<text class="label" x="{(x + to_x) / 2:.1f}" y="{(y + to_y) / 2 + 4:.0f}">{escape(label)}</text>'
+    place = f'x="{(x + to_x) / 2:.1f}" y="{(y + to_y) / 2 + 4:.0f}"'
+    return f'{line}<text class="label" {place}>{escape(label)}</text>'
