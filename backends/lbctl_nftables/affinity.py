@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from lbctl.model import Change, Endpoint, Program, Protocol, Service
-    from lbctl_nftables.kernel.elements import KernelElement
-    from lbctl_nftables.kernel.objects import Set
+    from lbctl_nftables.kernel.values import KernelElement, Set
 
 #: An item of this kind stands for entries of a map that lead to endpoints that take no clients.
 STALE = "stale"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from lbctl.host import Host
-    from lbctl_nftables.kernel.objects import KernelTable, Set
+    from lbctl_nftables.kernel.values import KernelTable, Set
 
 #: How often clients are brought in; each time, some others may have been placed meanwhile.
 _TRIES = 5

@@ -11,6 +11,7 @@ from lbctl.spi import Problem
 from lbctl_nftables import drivers, layout
 from lbctl_nftables.flush_hazard import flush_hazard
 from lbctl_nftables.kernel import elements, netlink, objects
+from lbctl_nftables.kernel.values import KernelTable
 from lbctl_nftables.observe import tables
 from lbctl_nftables.reading.dump import listed
 from lbctl_rules.diagnosis import dropped, leftovers, taken
@@ -70,9 +71,9 @@ def _more_than(host: Host, case: Case, most: int) -> bool:
     owner = case.intent.owner if case.intent is not None else None
     found = (
         rule
-        for word, name in netlink.tables(host)
+        for word, name in objects.tables(host)
         if owner is None or layout.owner_of(word, name) != owner
-        for rule in objects.rules(host, objects.KernelTable(word, name))
+        for rule in objects.rules(host, KernelTable(word, name))
     )
     return next(islice(found, most, None), None) is not None
 

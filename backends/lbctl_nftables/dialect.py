@@ -36,7 +36,7 @@ from lbctl.model import (
 from lbctl.spi import Capabilities
 from lbctl_nftables import drivers, layout, offload, script, tool
 from lbctl_nftables.compile import compile_intent
-from lbctl_nftables.kernel import netlink
+from lbctl_nftables.kernel import objects
 from lbctl_nftables.layout import Dialect
 from lbctl_nftables.observe import observe
 
@@ -216,7 +216,7 @@ def _offload_refusal(host: Host, driver: str) -> str:
 
 def _sweep(host: Host, driver: str) -> None:
     """Remove the tables of probes that were killed."""
-    for family, name in netlink.tables(host):
+    for family, name in objects.tables(host):
         owner = layout.owner_of(family, name) or ""
         thread = owner.removeprefix(_OWNER)
         if owner.startswith(_OWNER) and not host.exists(f"/proc/{thread}"):

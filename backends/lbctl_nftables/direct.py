@@ -31,8 +31,8 @@ connection that is closing begins a new one. A connection that is not known, and
 full, go by a hash of the client, which the counter of the last rule counts.
 
 Entries hold MAC addresses and not the slot: a change of weights or endpoints leaves connections where they
-are. If an endpoint has another MAC address, `apply` writes it into them. Connections are the clients', not the
-intent's, and no items (as in `lbctl_nftables.affinity`).
+are. If an endpoint has another MAC address, `apply` writes it into them. Connections are the clients' and not
+the intent's, and no items (as in `lbctl_nftables.affinity`).
 
 A connection is found by its addresses and ports. nft 1.0.6 aborts where a rule adds a key of more than 16
 bytes to a map: for IPv6, a hash of both addresses stands for them. Two clients with the same hash that use

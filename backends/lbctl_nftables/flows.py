@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lbctl.model import Forward
 from lbctl_nftables import affinity, layout, lift
 from lbctl_nftables.kernel import elements, objects
-from lbctl_nftables.kernel.objects import KernelTable
+from lbctl_nftables.kernel.values import KernelTable
 from lbctl_nftables.layout import Form
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from lbctl.host import Host
     from lbctl.model import Item
-    from lbctl_nftables.kernel.objects import KernelTable
+    from lbctl_nftables.kernel.values import KernelTable
 
 
 def text_of(host: Host, table: KernelTable, *, handles: bool = False) -> str:

@@ -17,9 +17,9 @@ from lbctl.host.nf_tables import GET_GENERATION
 from lbctl.model import Item, Program
 from lbctl_nftables import affinity, layout
 from lbctl_nftables.generation import generation
-from lbctl_nftables.kernel import datatypes, elements, expressions, netlink, objects
-from lbctl_nftables.kernel.objects import KernelTable
+from lbctl_nftables.kernel import datatypes, described, elements, expressions, netlink, objects
 from lbctl_nftables.kernel.spelling import spelled
+from lbctl_nftables.kernel.values import KernelTable
 from lbctl_nftables.layout import Dialect, Purpose
 
 if TYPE_CHECKING:
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
     from lbctl.host import Host
     from lbctl.model import Key
-    from lbctl_nftables.kernel.elements import KernelElement
-    from lbctl_nftables.kernel.objects import KernelChain, KernelRule, Set
+    from lbctl_nftables.kernel.values import KernelChain, KernelElement, KernelRule, Set
 
 #: How often all is read again because a transaction came between two parts of it.
 _TRIES = 10
@@ -72,6 +71,9 @@ def observe(host: Host, driver: str, owner: str) -> Program:
 def expect(host: Host, owner: str) -> None:
     """Have the host know that the generation and all of an owner's tables are asked for next."""
     every = [KernelTable(*layout.location(owner, word)) for word in layout.WORDS]
+    if not host.speaks_netlink():
+        described.expect(host, every)
+        return
     present = [netlink.request(netlink.GET_TABLE)] * (1 + len(every))
     asked = [request for table in every for request in objects.requests(table)]
     # Once more at the end: for tables without elements nothing is asked after this.
@@ -88,7 +90,7 @@ def readers(host: Host, owner: str) -> Sequence[TableReader]:
 
 def tables(host: Host, owner: str) -> Iterator[KernelTable]:
     """Yield the owner's tables that exist."""
-    present = netlink.tables(host)
+    present = objects.tables(host)
     for word in layout.WORDS:
         if layout.location(owner, word) in present:
             yield KernelTable(*layout.location(owner, word))
@@ -208,7 +210,7 @@ class TableReader:
         """Return the item under a key that is no element's; None if there is none."""
         match key:
             case (_, "table"):
-                present = (self.table.family, self.table.name) in netlink.tables(self._host)
+                present = (self.table.family, self.table.name) in objects.tables(self._host)
                 return Item(key, "") if present else None
             case (_, "flags", _):
                 return next((item for item in self._dormant() if item.key == key), None)
@@ -278,14 +280,13 @@ class TableReader:
     def _has_ingress(self) -> bool:
         owner = layout.owner_of(self.table.family, self.table.name)
         word = layout.INGRESS[layout.FAMILY[self._word]]
-        return owner is not None and layout.location(owner, word) in netlink.tables(self._host)
+        return owner is not None and layout.location(owner, word) in objects.tables(self._host)
 
     def _elements(self, declared: Set) -> list[KernelElement]:
         return elements.elements(self._host, self.table, declared)
 
     def _dormant(self) -> Iterator[Item]:
-        # Some process has put the table to sleep: the kernel holds it all and acts on nothing of it.
-        if netlink.tables(self._host).get((self.table.family, self.table.name), 0) & objects.DORMANT:
+        if objects.is_dormant(self._host, self.table):
             yield Item((self._word, "flags", "dormant"), "")
 
     def _set(self, declared: Set) -> Item:

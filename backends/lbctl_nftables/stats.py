@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from lbctl.spi import tally
 from lbctl_nftables import layout, lift
 from lbctl_nftables.kernel import expressions, netlink, objects
-from lbctl_nftables.kernel.objects import KernelTable
 from lbctl_nftables.kernel.spelling import spelled
+from lbctl_nftables.kernel.values import KernelTable
 from lbctl_nftables.observe import TableReader, tables
 
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from lbctl.host import Host
     from lbctl.model import Family, Item, Program
     from lbctl.spi import Count
-    from lbctl_nftables.kernel.elements import KernelElement
-    from lbctl_nftables.kernel.objects import KernelRule, Set
+    from lbctl_nftables.kernel.values import KernelElement, KernelRule, Set
 
 
 class _Row(NamedTuple):

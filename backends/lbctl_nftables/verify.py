@@ -17,7 +17,7 @@ from lbctl_nftables.observe import readers
 if TYPE_CHECKING:
     from lbctl.host import Host
     from lbctl.model import Key, Program
-    from lbctl_nftables.kernel.objects import KernelTable, Set
+    from lbctl_nftables.kernel.values import KernelTable, Set
 
 #: Key → text.
 _Slots: TypeAlias = dict[str, str]

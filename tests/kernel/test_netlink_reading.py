@@ -17,13 +17,14 @@ from lbctl.model import AnalysedService, Endpoint, Intent, Item, Listener, Proto
 from lbctl_nftables import backend as nftables
 from lbctl_nftables import dialect, listing
 from lbctl_nftables.kernel import elements, netlink, objects
+from lbctl_nftables.kernel.values import KernelTable
 from lbctl_nftables.layout import Dialect
 from lbctl_nftables.observe import touched
 from support.intents import forgetful, intents
 from support.written import differences
 
 PATIENT = settings(deadline=None, suppress_health_check=list(HealthCheck))
-TABLE = objects.KernelTable("ip", "lbctl")
+TABLE = KernelTable("ip", "lbctl")
 SPEAKING = dialect.speaking(dialect.CAPABILITIES, Dialect.MODERN)
 
 
@@ -330,7 +331,5 @@ def test_foreign_tables_are_not_read(kernel: Kernel) -> None:
         ("ip", "chain", "c"): Item(("ip", "chain", "c"), ""),
         ("ip", "rules", "c"): Item(("ip", "rules", "c"), "drop"),
     }
-    assert [chain.name for chain in objects.chains(kernel.host, objects.KernelTable("ip", "foreign"))] == [
-        "c"
-    ]
+    assert [chain.name for chain in objects.chains(kernel.host, KernelTable("ip", "foreign"))] == ["c"]
     assert netlink.tables(kernel.host).keys() == {("ip", "foreign"), ("ip", "lbctl"), ("inet", "lbctl")}

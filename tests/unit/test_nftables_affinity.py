@@ -3,8 +3,7 @@
 from ipaddress import ip_address
 
 from lbctl_nftables.affinity import entries, has_strangers, strangers
-from lbctl_nftables.kernel.elements import KernelElement
-from lbctl_nftables.kernel.objects import MAP, Set
+from lbctl_nftables.kernel.values import MAP, KernelElement, Set
 
 CLIENTS = Set(
     name="affinity-web",

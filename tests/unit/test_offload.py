@@ -17,7 +17,7 @@ from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
 from lbctl_nftables import offload, script
 from lbctl_nftables.dialect import CAPABILITIES
-from lbctl_nftables.kernel.objects import KernelTable
+from lbctl_nftables.kernel.values import KernelTable
 from lbctl_nftables.layout import flowtable
 from lbctl_nftables.listing import text_of
 from lbctl_nftables.observe import observe, touched

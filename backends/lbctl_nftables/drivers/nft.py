@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING
 
 from lbctl.host import reported_version
@@ -18,8 +19,8 @@ def find(host: Host) -> tuple[str | None, str]:
     path = host.which("nft")
     if path is None:
         return None, "command nft is not in PATH"
-    if not host.speaks_netlink():
-        return None, "reading what the kernel holds takes netlink, for which that host needs perl"
+    if host.byte_order() != sys.byteorder:
+        return None, "that host has another byte order than this one, in which its rules cannot be read"
     found = re.search(r"v(\d+(?:\.\d+)+)", reported_version(host, path))
     return (found[1], "") if found else (None, f"{path} does not report its version")
 

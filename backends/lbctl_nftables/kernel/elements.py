@@ -12,13 +12,14 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from lbctl_nftables.kernel import netlink
+from lbctl_nftables.kernel import described, netlink
+from lbctl_nftables.kernel.values import KernelElement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from lbctl.host import Host
-    from lbctl_nftables.kernel.objects import KernelTable, Set
+    from lbctl_nftables.kernel.values import KernelTable, Set
 
 #: NFTA_SET_ELEM_LIST_…
 _TABLE, _SET, _ELEMENTS, _MEMBER = 1, 2, 3, 1
@@ -32,55 +33,10 @@ _NAME, _BODY, _BYTES, _PACKETS = 1, 2, 1, 2
 _COUNTER = b"counter\0"
 #: NFTNL_UDATA_SET_ELEM_COMMENT of nft's own data about an element: type and length, a byte each.
 _COMMENT = 0
-#: NFT_SET_ELEM_INTERVAL_END of an element's flags: its key is the first behind an interval.
-_INTERVAL_END = 0x1
 #: Fewer elements than this are walked sooner than a pattern is made.
 _FEW = 8
 #: Patterns that are kept.
 _KEPT = 16
-_VERDICTS: Mapping[int, str] = {
-    0: "drop",
-    1: "accept",
-    3: "queue",
-    -1 & 0xFFFFFFFF: "continue",
-    -2 & 0xFFFFFFFF: "break",
-    -3 & 0xFFFFFFFF: "jump",
-    -4 & 0xFFFFFFFF: "goto",
-    -5 & 0xFFFFFFFF: "return",
-}
-
-
-class KernelElement(NamedTuple):
-    """An element as the kernel holds it; what it lacks is empty. The order is the kernel's of attributes."""
-
-    key: bytes
-    #: The last key, of a range of concatenations.
-    key_end: bytes
-    value: bytes
-    code: bytes
-    #: With its terminating zeros, as `comment`.
-    chain: bytes
-    #: Of its counter.
-    octets: bytes
-    packets: bytes
-    flags: bytes
-    #: Milliseconds.
-    timeout: bytes
-    expiration: bytes
-    comment: bytes
-    #: The names or numbers of what else it has.
-    more: bytes = b""
-
-    @property
-    def ends_interval(self) -> bool:
-        return bool(netlink.number(self.flags) & _INTERVAL_END)
-
-
-def verdict(code: bytes, chain: bytes) -> str:
-    """Return the text of a verdict."""
-    number = netlink.number(code)
-    word = _VERDICTS.get(number, f"verdict-{number:#x}")
-    return f"{word} {netlink.text(chain)}" if chain else word
 
 
 def requests(table: KernelTable, sets: Iterable[Set]) -> list[bytes]:
@@ -94,6 +50,8 @@ def requests(table: KernelTable, sets: Iterable[Set]) -> list[bytes]:
 
 def elements(host: Host, table: KernelTable, declared: Set) -> list[KernelElement]:
     """Return the elements of a set or map, in no order; a set that is no longer there has none."""
+    if not host.speaks_netlink():
+        return list(described.table(host, table).elements.get(declared.name, ()))
     if _is_empty(declared):
         return []
     filters = _filters(table, declared)
@@ -117,6 +75,9 @@ def _is_empty(declared: Set) -> bool:
 
 def elements_at(host: Host, table: KernelTable, name: str, keys: Iterable[bytes]) -> list[KernelElement]:
     """Return the elements of a set or map, none with intervals, that have one of these keys."""
+    if not host.speaks_netlink():
+        wanted = frozenset(keys)
+        return [each for each in described.table(host, table).elements.get(name, ()) if each.key in wanted]
     head = netlink.name(_TABLE, table.name) + netlink.name(_SET, name)
     filters = [
         head

@@ -13,12 +13,12 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from lbctl_nftables.kernel import datatypes, netlink
-from lbctl_nftables.kernel.elements import verdict
+from lbctl_nftables.kernel.values import verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from lbctl_nftables.kernel.objects import Set
+    from lbctl_nftables.kernel.values import Set
 
 #: Bytes of a register by the 32-bit numbers, and the first of these numbers; 1 to 4 are of 16 bytes.
 _WORD, _FIRST_WORD, _WIDE = 4, 8, 16
@@ -43,7 +43,7 @@ _ADDRESSES: Mapping[str, Mapping[int, str]] = {
 _ADDRESS_TYPES: Mapping[str, str] = {"ip": "ipv4_addr", "ip6": "ipv6_addr"}
 _PORTS: Mapping[int, str] = {0: "sport", 2: "dport"}
 #: NFT_META_… → text and type.
-_META: Mapping[int, tuple[str, str]] = {
+META: Mapping[int, tuple[str, str]] = {
     1: ("meta protocol", "ether_type"),
     3: ("meta mark", "mark"),
     4: ("iif", "iface_index"),
@@ -55,7 +55,7 @@ _META: Mapping[int, tuple[str, str]] = {
     24: ("meta random", "integer"),
 }
 #: NFT_CT_… → text and type.
-_CONNTRACK: Mapping[int, tuple[str, str]] = {
+CONNTRACK: Mapping[int, tuple[str, str]] = {
     0: ("state", "ct_state"),
     2: ("status", "ct_status"),
     3: ("mark", "mark"),
@@ -169,7 +169,7 @@ class _Registers:
     # loads
 
     def meta(self, fields: Mapping[int, bytes]) -> None:
-        text, kind = _META[netlink.number(fields[2])]
+        text, kind = META[netlink.number(fields[2])]
         if 3 in fields:
             value = self._take(fields[3], datatypes.size_of((kind,)))
             self._statements.append(f"{text} set {self._shown(value, (kind,))}")
@@ -218,7 +218,7 @@ class _Registers:
         return protocol
 
     def conntrack(self, fields: Mapping[int, bytes]) -> None:
-        text, kind = _CONNTRACK[netlink.number(fields[2])]
+        text, kind = CONNTRACK[netlink.number(fields[2])]
         size = datatypes.size_of((kind,))
         if 4 in fields:
             self._statements.append(f"ct {text} set {self._shown(self._take(fields[4], size), (kind,))}")
@@ -410,7 +410,7 @@ class _Registers:
         place, left, parts = _place(register), (size + _WORD - 1) & ~(_WORD - 1), []
         while left > 0:
             value = self._registers.get(place)
-            if value is None:
+            if value is None or not value.size:
                 raise _Unknown
             parts.append(value)
             step = (value.size + _WORD - 1) & ~(_WORD - 1)

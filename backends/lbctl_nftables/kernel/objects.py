@@ -1,30 +1,30 @@
-"""What a table of nf_tables holds, but for elements: its chains, rules, sets and other objects."""
+"""What a table of nf_tables holds, but for elements: its chains, rules, sets and other objects.
+
+It is read by netlink; on a host where no program speaks that, as nft reports it (`described`).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from lbctl_nftables.kernel import datatypes, netlink
+from lbctl_nftables.kernel import datatypes, described, netlink
+from lbctl_nftables.kernel.values import (
+    MAP,
+    KernelChain,
+    KernelFlowtable,
+    KernelHook,
+    KernelRule,
+    Set,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from lbctl.host import Host
+    from lbctl_nftables.kernel.values import KernelTable
 
 #: NFT_TABLE_F_…
-DORMANT = 0x1
-#: NFT_SET_…
-ANONYMOUS, CONSTANT, INTERVAL, MAP, TIMEOUT, DYNAMIC, _OBJECTS = 0x1, 0x2, 0x4, 0x8, 0x10, 0x20, 0x40
-_FLAGS: Mapping[int, str] = {
-    CONSTANT: "constant",
-    INTERVAL: "interval",
-    TIMEOUT: "timeout",
-    DYNAMIC: "dynamic",
-    _OBJECTS: "objects",
-}
-#: Of nft's sizes: what it fills in for a dynamic set that is declared without one.
-_UNSIZED = {0, 65535}
+_DORMANT = 0x1
 _HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 #: Those of family `netdev`.
 _DEVICE_HOOKS = ("ingress", "egress")
@@ -66,139 +66,7 @@ _DESCRIPTION_SIZE, _LIST_MEMBER, _EXPRESSION_NAME = 1, 1, 1
 _OBJECT_TABLE, _OBJECT_NAME, _OBJECT_TYPE = 1, 2, 3
 _FLOWTABLE_TABLE, _FLOWTABLE_NAME, _FLOWTABLE_HOOK, _FLOWTABLE_FLAGS = 1, 2, 3, 7
 #: NFTA_FLOWTABLE_HOOK_DEVS; the other attributes of the hook have the numbers of those of a chain's.
-_FLOWTABLE_DEVICES, _DEVICE_NAME = 3, 1
-
-
-class KernelTable(NamedTuple):
-    """The family and the name of a table."""
-
-    family: str
-    name: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KernelHook:
-    """Where the kernel calls a chain. A policy, a hook or a flag without a name has its number."""
-
-    kind: str
-    name: str
-    priority: int
-    policy: str
-    #: The interface of a chain at ingress that has exactly one.
-    device: str = ""
-    #: What else the chain has: several devices, and flags that say more than that it has a hook.
-    more: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KernelChain:
-    """A chain; without `hook` only rules and elements lead to it."""
-
-    name: str
-    hook: KernelHook | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KernelFlowtable:
-    """A flowtable. The hook is NF_NETDEV_…, devices are attributes NFTA_DEVICE_…, flags NFT_FLOWTABLE_…."""
-
-    name: str
-    hook: int
-    priority: int
-    devices: tuple[tuple[int, bytes], ...]
-    flags: int
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of its interfaces."""
-        return tuple(netlink.text(name) for kind, name in self.devices if kind == _DEVICE_NAME)
-
-    @property
-    def more(self) -> str:
-        """What it has that nothing of lbctl's has; "" for nothing."""
-        others = [f"[device {kind}={name.hex()}]" for kind, name in self.devices if kind != _DEVICE_NAME]
-        return " ".join(
-            [
-                *([f"[hook {self.hook}]"] if self.hook else []),
-                *([f"[flags {self.flags:#x}]"] if self.flags else []),
-                *others,
-            ]
-        )
-
-
-class KernelRule(NamedTuple):
-    """One rule of a chain: its attribute NFTA_RULE_EXPRESSIONS as it is."""
-
-    chain: str
-    handle: int
-    expressions: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Set:
-    """The declaration of a set or map. Sizes of keys and data are in bytes, times in milliseconds."""
-
-    name: str
-    flags: int
-    key_types: tuple[str, ...]
-    key_size: int
-    #: Empty for a set and for a map of verdicts.
-    data_types: tuple[str, ...]
-    data_size: int
-    is_verdict_map: bool
-    size: int
-    policy: int
-    timeout: int
-    interval: int
-    #: The names of the expressions that each element carries.
-    statements: tuple[str, ...]
-    #: How many elements the kernel counts; None before Linux 6.17. Intervals are two elements each, so that
-    #: one without an end, as of 0.0.0.0/0, is none.
-    count: int | None = None
-
-    @property
-    def kind(self) -> str:
-        return "map" if self.flags & MAP else "set"
-
-    @property
-    def is_anonymous(self) -> bool:
-        return bool(self.flags & ANONYMOUS)
-
-    @property
-    def is_dynamic(self) -> bool:
-        return bool(self.flags & DYNAMIC)
-
-    @property
-    def is_interval(self) -> bool:
-        return bool(self.flags & INTERVAL)
-
-    def lines(self) -> tuple[str, ...]:
-        """Return the declaration in nft's syntax, with `type` for what may have been `typeof`."""
-        return tuple(self._lines())
-
-    def _lines(self) -> Iterator[str]:
-        data = "verdict" if self.is_verdict_map else " . ".join(self.data_types)
-        yield f"type {' . '.join(self.key_types)}{f' : {data}' if self.flags & MAP else ''}"
-        if not self.has_sizes_of_types:
-            yield f"bytes {self.key_size} : {self.data_size}"
-        yield from self.statements
-        if self.size not in _UNSIZED:
-            yield f"size {self.size}"
-        flags = [word for bit, word in _FLAGS.items() if self.flags & bit]
-        if flags:
-            yield f"flags {','.join(flags)}"
-        if self.timeout:
-            yield f"timeout {self.timeout}ms"
-        if self.interval:
-            yield f"gc-interval {self.interval}ms"
-        if self.policy:
-            yield "policy memory"
-
-    @property
-    def has_sizes_of_types(self) -> bool:
-        """True if keys and data are as long as their types say."""
-        data = not self.flags & MAP or self.is_verdict_map or datatypes.size_of(self.data_types)
-        return datatypes.size_of(self.key_types) == self.key_size and data in {True, self.data_size}
+_FLOWTABLE_DEVICES = 3
 
 
 def requests(table: KernelTable) -> tuple[bytes, ...]:
@@ -213,8 +81,23 @@ def requests(table: KernelTable) -> tuple[bytes, ...]:
     )
 
 
+def tables(host: Host) -> Collection[tuple[str, str]]:
+    """Return the family and the name of each table; raises `ApplyFailed`."""
+    return netlink.tables(host).keys() if host.speaks_netlink() else described.tables(host)
+
+
+def is_dormant(host: Host, table: KernelTable) -> bool:
+    """Return True if some process has put a table to sleep: the kernel acts on nothing of it."""
+    if not host.speaks_netlink():
+        return described.table(host, table).is_dormant
+    return bool(netlink.tables(host).get(table, 0) & _DORMANT)
+
+
 def chains(host: Host, table: KernelTable) -> Iterator[KernelChain]:
     """Yield the chains of a table in the kernel's order."""
+    if not host.speaks_netlink():
+        yield from described.table(host, table).chains
+        return
     # No kernel up to 6.18 filters chains by their table.
     mine = table.name.encode(errors="surrogateescape") + b"\0"
     for message in netlink.dump(host, netlink.GET_CHAIN, netlink.NEW_CHAIN, table.family):
@@ -225,6 +108,8 @@ def chains(host: Host, table: KernelTable) -> Iterator[KernelChain]:
 
 def chain(host: Host, table: KernelTable, name: str) -> KernelChain | None:
     """Return one chain; None if there is none."""
+    if not host.speaks_netlink():
+        return next((each for each in described.table(host, table).chains if each.name == name), None)
     filters = netlink.name(_CHAIN_TABLE, table.name) + netlink.name(_CHAIN_NAME, name)
     found = netlink.get(host, netlink.GET_CHAIN, netlink.NEW_CHAIN, table.family, filters)
     return _chain(netlink.attributes(found.body), table.family) if found else None
@@ -257,6 +142,10 @@ def _hook(fields: Mapping[int, bytes], family: str) -> KernelHook:
 
 def rules(host: Host, table: KernelTable, chain: str | None = None) -> Iterator[KernelRule]:
     """Yield the rules of a table, or of one of its chains, in order."""
+    if not host.speaks_netlink():
+        rules = described.table(host, table).rules
+        yield from (rule for rule in rules if chain in {None, rule.chain})
+        return
     filters = netlink.name(_RULE_TABLE, table.name)
     filters += netlink.name(_RULE_CHAIN, chain) if chain is not None else b""
     for message in netlink.dump(host, netlink.GET_RULE, netlink.NEW_RULE, table.family, filters):
@@ -270,6 +159,8 @@ def rules(host: Host, table: KernelTable, chain: str | None = None) -> Iterator[
 
 def sets(host: Host, table: KernelTable) -> dict[str, Set]:
     """Return the declarations of a table's sets and maps, anonymous ones too, by name."""
+    if not host.speaks_netlink():
+        return dict(described.table(host, table).sets)
     filters = netlink.name(_SET_TABLE, table.name)
     messages = netlink.dump(host, netlink.GET_SET, netlink.NEW_SET, table.family, filters)
     found = [netlink.attributes(message.body) for message in messages]
@@ -279,6 +170,8 @@ def sets(host: Host, table: KernelTable) -> dict[str, Set]:
 
 def declaration(host: Host, table: KernelTable, name: str) -> Set | None:
     """Return the declaration of one set or map; None if there is none."""
+    if not host.speaks_netlink():
+        return described.table(host, table).sets.get(name)
     filters = netlink.name(_SET_TABLE, table.name) + netlink.name(_SET_NAME, name)
     found = netlink.get(host, netlink.GET_SET, netlink.NEW_SET, table.family, filters)
     return _set(netlink.attributes(found.body)) if found else None
@@ -322,6 +215,9 @@ def _statements(fields: Mapping[int, bytes]) -> Iterator[str]:
 
 def others(host: Host, table: KernelTable) -> Iterator[tuple[str, str]]:
     """Yield the kind and the name of each object of a table: counters, quotas and the like."""
+    if not host.speaks_netlink():
+        yield from described.table(host, table).others
+        return
     filters = netlink.name(_OBJECT_TABLE, table.name)
     for message in netlink.dump(host, netlink.GET_OBJECT, netlink.NEW_OBJECT, table.family, filters):
         fields = netlink.attributes(message.body)
@@ -332,6 +228,9 @@ def others(host: Host, table: KernelTable) -> Iterator[tuple[str, str]]:
 
 def flowtables(host: Host, table: KernelTable) -> Iterator[KernelFlowtable]:
     """Yield the flowtables of a table."""
+    if not host.speaks_netlink():
+        yield from described.table(host, table).flowtables
+        return
     filters = netlink.name(_FLOWTABLE_TABLE, table.name)
     for message in netlink.dump(host, netlink.GET_FLOWTABLE, netlink.NEW_FLOWTABLE, table.family, filters):
         fields = netlink.attributes(message.body)

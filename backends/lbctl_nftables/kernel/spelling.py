@@ -7,13 +7,12 @@ from ipaddress import ip_address, summarize_address_range
 from typing import TYPE_CHECKING, NamedTuple
 
 from lbctl_nftables.kernel import datatypes, netlink
-from lbctl_nftables.kernel.elements import verdict
+from lbctl_nftables.kernel.values import verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from lbctl_nftables.kernel.elements import KernelElement
-    from lbctl_nftables.kernel.objects import Set
+    from lbctl_nftables.kernel.values import KernelElement, Set
 
 _ADDRESSES = {"ipv4_addr", "ipv6_addr"}
 

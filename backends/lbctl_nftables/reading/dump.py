@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lbctl.errors import ApplyFailed
 from lbctl_nftables import drivers, layout, listing
-from lbctl_nftables.kernel import netlink
-from lbctl_nftables.kernel.objects import KernelTable
+from lbctl_nftables.kernel import objects
+from lbctl_nftables.kernel.values import KernelTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,7 +41,7 @@ def listed(
     table that cannot be listed stays as the command that would list it, which a reader reports. Tables of
     iptables-nft are another store, with its own reader.
     """
-    for family, name in netlink.tables(host):
+    for family, name in objects.tables(host):
         if family not in _FAMILIES or but(family, name):
             continue
         if layout.owner_of(family, name) is not None:

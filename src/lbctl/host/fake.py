@@ -14,6 +14,7 @@ announced is an error of the test, never an empty answer.
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -26,6 +27,7 @@ from lbctl.host.host import Completed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import ModuleType
+    from typing import Literal
 
     from lbctl.host.orders import Orders
     from lbctl.host.reports import Reports, Words
@@ -140,6 +142,10 @@ class FakeHost:
                 return answer.reply(ran)
         raise LookupError(f"no answer was announced for: {' '.join(argv)}")
 
+    def listing(self, argv: Sequence[str]) -> Completed:
+        """See `Host`."""
+        return self.run(argv)
+
     def read(self, path: str) -> str | None:
         """See `Host`."""
         return self.files.get(path)
@@ -219,6 +225,10 @@ class FakeHost:
     def speaks_netlink(self) -> bool:
         """See `Host`."""
         return True
+
+    def byte_order(self) -> Literal["little", "big"]:
+        """See `Host`."""
+        return sys.byteorder
 
     def expect(self, **_: object) -> None:
         """See `Host`. Nothing is asked before it is asked for."""

@@ -23,7 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 from lbctl.errors import ApplyFailed, PermissionDenied, Stale
 from lbctl.host.capabilities import Capability, capabilities
@@ -85,6 +85,12 @@ class Host(Protocol):
 
     def run(self, argv: Sequence[str], *, stdin: str = "") -> Completed:
         """Run a program to its end, without a shell and in the C locale."""
+
+    def listing(self, argv: Sequence[str]) -> Completed:
+        """As `run`, for a program that changes nothing and takes no input.
+
+        What it prints may be as old as the last change that was made through this object.
+        """
 
     def read(self, path: str) -> str | None:
         """Return the text of a (kernel) file, or None where it cannot be read."""
@@ -152,6 +158,9 @@ class Host(Protocol):
     def speaks_netlink(self) -> bool:
         """Return True if `netlink` reaches that host's kernel."""
 
+    def byte_order(self) -> Literal["little", "big"]:
+        """Return how that host's kernel writes integers."""
+
     def expect(
         self,
         *,
@@ -159,12 +168,14 @@ class Host(Protocol):
         globs: Iterable[str] = (),
         fingerprints: Iterable[str] = (),
         runs: Iterable[Sequence[str]] = (),
+        listings: Iterable[Sequence[str]] = (),
         netlink: tuple[int, Sequence[bytes]] | None = None,
     ) -> None:
         """Take note of what is asked next, one by one: a host that is far away is asked for it in one go.
 
-        What `fingerprints` has may be a pattern. The programs of `runs` change nothing. `netlink` has its
-        protocol and requests: they take the place of earlier ones, and without any, no answer is kept.
+        What `fingerprints` has may be a pattern. The programs of `runs` change nothing, and each is run anew.
+        `netlink` has its protocol and requests: they take the place of earlier ones, and without any, no
+        answer is kept.
         """
 
     def kept(self, name: str, make: Callable[[], T]) -> AbstractContextManager[T]:
@@ -319,6 +330,10 @@ class LocalHost:
             err=done.stderr.decode("utf-8", "surrogateescape"),
         )
 
+    def listing(self, argv: Sequence[str]) -> Completed:
+        """See `Host`."""
+        return self.run(argv)
+
     def read(self, path: str) -> str | None:
         """See `Host`."""
         try:
@@ -469,6 +484,10 @@ class LocalHost:
     def speaks_netlink(self) -> bool:
         """See `Host`."""
         return True
+
+    def byte_order(self) -> Literal["little", "big"]:
+        """See `Host`."""
+        return sys.byteorder
 
     def expect(self, **_: object) -> None:
         """See `Host`. Nothing is far away."""

@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import re
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from lbctl.errors import ApplyFailed, PermissionDenied
 from lbctl.host.host import Completed
 from lbctl.model import inert
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lbctl.host.remote.destination import Destination
     from lbctl.host.remote.session import RemoteReply
 
 #: The length of a frame that netlink.pl reads and writes.
 FRAME = struct.Struct("=I")
+#: Status of a request that is refused since other users could write there.
+_UNTRUSTED = 13
 _LINE = re.compile(rb"([+-]) ([0-9]{1,9}) ([A-Za-z0-9._-]{1,255})\n")
 
 
 def completed(reply: RemoteReply) -> Completed:
     """Return how a program ended there."""
     return Completed(code=reply.status, out=reply.text, err=reply.err.decode("utf-8", "surrogateescape"))
+
+
+def refuse(destination: Destination, reply: RemoteReply, failure: str) -> NoReturn:
+    """Raise what a request failed with: `PermissionDenied` or `ApplyFailed`."""
+    kind = PermissionDenied if reply.status == _UNTRUSTED else ApplyFailed
+    raise kind(f"{destination}: {failure}: {reply.complaint or f'status {reply.status}'}")
 
 
 def tool_path(text: str) -> str | None:
