@@ -45,6 +45,8 @@ COMMIT
 """
 
 Start = Callable[..., FarSshd]
+#: A root is unpacked from packages first.
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture
@@ -156,7 +158,7 @@ def test_real_sudo_makes_a_user_root(network: Network, sudo: Callable[[str], Far
         (f"{_DEFAULTS}admin ALL=(root) NOPASSWD: /usr/sbin/nft\n", "a password is required"),
         (_DEFAULTS, "a password is required"),
         (f"Defaults requiretty\n{_MAY_RUN_SH}", "you must have a tty"),
-        ("admin ALL=(root NOPASSWD sh\n", "syntax error"),
+        ("admin ALL=(root NOPASSWD sh\n", "a password is required"),
     ],
 )
 def test_a_missing_right_of_sudo_is_reported(
@@ -165,6 +167,28 @@ def test_a_missing_right_of_sudo_is_reported(
     refused = sudo(sudoers).lbctl("apply", "--yes", config=WEB)
     assert (refused.code, reported in refused.err, "by sudo" in refused.err) == (3, True, True), refused.err
     assert "web" not in network.rules()
+
+
+@pytest.mark.parametrize("driver", ["legacy", "nf_tables"])
+def test_old_iptables_do_everything(network: Network, start: Start, driver: str) -> None:
+    network.local_endpoints(PORTS)
+    far, options = start(root=bullseye(), shell=("sh", "-c")), ("--backend=iptables", f"--driver={driver}")
+    empty = network.rules()
+    assert far.lbctl("apply", "--yes", *options, config=WEB).code == 0
+    assert Counter(network.ask(network.client, HOST4, 80, 4)) == {"8001": 2, "8002": 2}
+    assert "Nothing to change" in far.lbctl("plan", *options, config=WEB).out
+    shown = far.lbctl("status", "--output", "json", *options).json["services"][0]["endpoints"]
+    assert [row["families"]["ipv4"]["connections"] for row in shown] == [2, 2]
+    imported = far.lbctl("import", "--driver", driver)
+    assert (imported.code, 'listen = "80/tcp"' in imported.out) == (0, True), imported
+    assert far.lbctl("apply", "--yes", *options, config=WIDER).code == 0
+    assert far.lbctl("rollback", "--yes").code == 0
+    moved = far.lbctl("migrate", "--to", "nftables", "--yes")
+    assert moved.code == 0, moved.err
+    assert "LBCTL" not in network.rules()
+    assert Counter(network.ask(network.client, HOST4, 80, 4)) == {"8001": 2, "8002": 2}
+    assert far.lbctl("remove", "--yes").code == 0
+    assert network.rules() == empty
 
 
 def listing(root: Path) -> list[str]:
