@@ -4,7 +4,8 @@ Shares: connections to one port over three backends; the maximum deviation from 
 backend and a spare one take turns, while new connections arrive at a steady rate. Lost are connections that
 were refused, reset, got no answer in five seconds, or did not end (while a host has no NAT rule at all, if
 only for a moment, its kernel translates nothing). Proxies reload, as after a change of their file (HAProxy
-and nginx's commercial edition take some changes without that)."""
+and nginx's commercial edition take some changes without that).
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ Processes as users run them, in private network namespaces; the CPU time is that
   a proxy does that retries elsewhere; settings are alike.
 
 keepalived cannot be compared if the kernel lacks IPVS: 2.2.7 initializes that before its first check, and
-ends with "IPVS: Can't initialize ipvs" (`keepalived --check --dont-fork --log-console --use-file FILE`)."""
+ends with "IPVS: Can't initialize ipvs" (`keepalived --check --dont-fork --log-console --use-file FILE`).
+"""
 
 from __future__ import annotations
 

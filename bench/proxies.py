@@ -13,7 +13,8 @@ interrupts if the kernel counts them separately; the cost of balancing is what a
 whose kernel tracks connections, as every stateful firewall makes it: the least that balancing in the kernel
 needs. That each request had a connection of its own is checked against the kernel's counters: of connections
 that the clients' kernel opened, that the host's tracked (one per request if it tracks, else none) and that
-the host's opened (one per request by proxies)."""
+the host's opened (one per request by proxies).
+"""
 
 from __future__ import annotations
 

@@ -10,16 +10,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from statistics import median
+from typing import Any
 
 import pytest
 
 from lbctl.conformance.network import HOST4
 from matrix.releases import RELEASES, TOOLS
 from matrix.roots import unpacked
-from support.far_hosts import trips
-from support.network import Network, Result, intent, run_lbctl, service
-from support.sshd import Sshd
+from support.far_hosts import received, trips
+from support.network import Network, intent, service
+from support.sshd import FarSshd
 from support.waves import Storm, reported, size
 
 PORTS = (8001, 8002, 8003)
@@ -29,8 +29,6 @@ STORM = size(8000)
 #: Connections that a migration meets at the least: a second's worth of what it is specified for.
 LOAD = 2000
 KILLS = int(os.environ.get("LBCTL_KILLS", "10"))
-#: How many times as long as on the host itself a command may take over ssh.
-MOST_TIMES = 1.5
 #: Trials whose connection is cut; 20 of 20 have to be reverted.
 TRIALS = int(os.environ.get("LBCTL_TRIALS", "5"))
 #: What a system has at the least, beside the tools.
@@ -45,45 +43,16 @@ _BY_HAND = f"""*nat
 COMMIT
 """
 
-Start = Callable[..., "Far"]
-
-
-class Far:
-    """The host of the network over ssh, and lbctl on the client."""
-
-    def __init__(self, network: Network, server: Sshd) -> None:
-        self.network = network
-        self.server = server
-
-    def lbctl(self, *words: str, config: str | None = None) -> Result:
-        options = ["--host=far"]
-        if config is not None:
-            path = self.network.folder / "far.toml"
-            path.write_text(config, encoding="utf-8")
-            options.append(f"--config={path}")
-        with self.network.client.entered():
-            return run_lbctl(*words, *options, env=self.environment)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {"LBCTL_STATE_DIR": str(self.network.folder / "here"), **self.server.environment}
+Start = Callable[..., FarSshd]
 
 
 @pytest.fixture
 def start(network: Network, servers: Path) -> Iterator[Start]:
-    running: list[Sshd] = []
+    running: list[FarSshd] = []
 
-    def begin(**options: object) -> Far:
-        made = Sshd(
-            servers,
-            network.host,
-            HOST4,
-            network.folder / "sshd",
-            state=network.folder / "far",
-            **options,  # type: ignore[arg-type]
-        )
-        running.append(made)
-        return Far(network, made)
+    def begin(**options: Any) -> FarSshd:
+        running.append(FarSshd(network, servers, **options))
+        return running[-1]
 
     yield begin
     for each in running:
@@ -283,34 +252,18 @@ def children(pid: int) -> list[int]:
         return []
 
 
-@pytest.mark.timeout(900)
-def test_ten_thousand_services(network: Network, start: Start) -> None:
-    """Each command takes at most `MOST_TIMES` as long as on the host itself, by the median of three."""
+def test_ten_thousand_services_take_no_more_round_trips(network: Network, start: Start) -> None:
+    """Nor do more bytes come than the kernel's answers have; the time is measured by bench/remote.py."""
     far = start()
-    many = intent(
-        *(
-            service(f"s{n}", f"192.0.2.1:{10000 + n}/tcp", "10.0.0.11:80", "10.0.0.12:80")
-            for n in range(10_000)
-        )
+    many = (
+        service(f"s{n}", f"192.0.2.1:{10000 + n}/tcp", "10.0.0.11:80", "10.0.0.12:80") for n in range(10_000)
     )
-    path = network.folder / "many.toml"
-    path.write_text(many, encoding="utf-8")
-    commands = {
-        "apply": ("--driver=nft", "--yes", f"--config={path}"),
-        "plan": ("--driver=nft", f"--config={path}"),
-        "remove": ("--yes",),
-    }
-    runs = {"local": network.lbctl, "ssh": far.lbctl}
-    times: dict[tuple[str, str], list[float]] = {}
-    for _ in range(3):
-        for place, run in runs.items():
-            for command, options in commands.items():
-                began = time.monotonic()
-                done = run(command, *options)
-                times.setdefault((command, place), []).append(time.monotonic() - began)
-                assert done.code == 0, done.err
-    medians = {key: median(found) for key, found in times.items()}
-    for command in commands:
-        local, ssh = medians[command, "local"], medians[command, "ssh"]
-        print(f"{command}: local {local:.2f} s, over ssh {ssh:.2f} s, {ssh / local:.2f} times as long")
-    assert all(medians[each, "ssh"] <= MOST_TIMES * medians[each, "local"] for each in commands)
+    config = intent(*many)
+    first = far.lbctl("apply", "--driver=nft", "--yes", config=config)
+    assert (first.code, 1 < trips(first) <= 25) == (0, True), first.err
+    same = far.lbctl("plan", "--driver=nft", config=config)
+    assert ("Nothing to change" in same.out, 1 < trips(same) <= 12) == (True, True), same.err
+    # One reading of all rules: 7.5 MB (Linux 6.18), and the record of the last change.
+    assert received(same) < 12 << 20, same.err
+    gone = far.lbctl("remove", "--yes")
+    assert (gone.code, trips(gone) <= 25) == (0, True), gone.err
