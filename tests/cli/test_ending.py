@@ -104,10 +104,9 @@ def _tree(kind: type[errors.LbctlError]) -> list[type[errors.LbctlError]]:
 
 
 def test_each_error_has_a_code_of_its_own() -> None:
-    tree = [kind for kind in _tree(errors.LbctlError) if kind.__module__ == "lbctl.errors"]
-    # A class with slots is made twice; the first one is there until Python looks for cycles.
-    kinds = list({kind.__name__: kind for kind in tree}.values())
-    codes = [kind.code for kind in kinds]
+    kinds = [kind for kind in _tree(errors.LbctlError) if kind.__module__ == "lbctl.errors"]
+    # To who reads documents, a plan that was overtaken is a stale one.
+    codes = [kind.code for kind in kinds if kind is not errors.Overtaken]
     assert len(set(codes)) == len(codes) > 10
     assert {kind.exit_code for kind in kinds[1:]} == {2, 3, 4, 5, 6, 7, 8}
 
