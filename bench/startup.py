@@ -100,7 +100,7 @@ def measure(folder: Path, runs: int) -> dict[str, dict[str, Any]]:
     intent, rules = folder / "lbctl.toml", folder / "rules"
     intent.write_text(INTENT)
     rules.write_text(RULES)
-    lbctl = launcher(folder, "lbctl", "lbctl.cli", "main")
+    lbctl = launcher(folder, "lbctl", "lbctl.__main__", "start")
     two = launcher(folder, "two", "two", "app")
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith(("LBCTL_", "PYTHON"))},

@@ -87,10 +87,8 @@ def __getattr__(name: str) -> object:
 
 def main() -> None:
     """The `lbctl` program: ends with `SystemExit`, whatever happens."""
-    # A short life with up to a million values and no cycles: looking for cycles costs a quarter of the time,
-    # and Python looks once more at its end, whatever it was told, but not at what is frozen.
     options.document_printed = False
-    gc.disable()
+    # Python looks for cycles at its end, whatever it was told before, but not at what is frozen.
     atexit.register(gc.freeze)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
         EndpointShare,
         Finding,
         PathEnd,
-        Severity,
         Step,
         UnsupportedRule,
         among,
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
         unmatched,
         with_port,
         within,
-        written,
     )
     from lbctl.model.announce import NO_ANNOUNCEMENTS, Announcements
     from lbctl.model.answer import Discovered
@@ -132,9 +130,10 @@ if TYPE_CHECKING:
     from lbctl.model.records import Shape, check_record, read_record
     from lbctl.model.rotation import bypassed, period
     from lbctl.model.schedule import shares, slot_count
+    from lbctl.model.severity import Severity
     from lbctl.model.shift import Shift
     from lbctl.model.takeover import Guarded, guarded, reply_places, table_digests
-    from lbctl.model.text import UNITS, brief, duration, inert
+    from lbctl.model.text import UNITS, brief, duration, inert, written
     from lbctl.model.verdict import MAX_RESULT, Health, Judgement, KeptBy, Verdict, Verdicts, judge
 
 _HOMES = {
@@ -155,7 +154,6 @@ _HOMES = {
         "EndpointShare",
         "Finding",
         "PathEnd",
-        "Severity",
         "Step",
         "UnsupportedRule",
         "among",
@@ -164,7 +162,6 @@ _HOMES = {
         "unmatched",
         "with_port",
         "within",
-        "written",
     ),
     "announce": ("NO_ANNOUNCEMENTS", "Announcements"),
     "answer": ("Discovered",),
@@ -264,9 +261,10 @@ _HOMES = {
     "records": ("Shape", "check_record", "read_record"),
     "rotation": ("bypassed", "period"),
     "schedule": ("shares", "slot_count"),
+    "severity": ("Severity",),
     "shift": ("Shift",),
     "takeover": ("Guarded", "guarded", "reply_places", "table_digests"),
-    "text": ("UNITS", "brief", "duration", "inert"),
+    "text": ("UNITS", "brief", "duration", "inert", "written"),
     "verdict": ("MAX_RESULT", "Health", "Judgement", "KeptBy", "Verdict", "Verdicts", "judge"),
 }
 

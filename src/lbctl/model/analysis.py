@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from decimal import Decimal
-from enum import StrEnum
 from ipaddress import ip_address, ip_network, summarize_address_range
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -23,14 +21,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
     from lbctl.model.intent import Address, Listener, SourceNat
-
-
-class Severity(StrEnum):
-    """How much a finding matters."""
-
-    ERROR = "error"
-    WARNING = "warning"
-    INFO = "info"
+    from lbctl.model.severity import Severity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,14 +99,6 @@ class PathEnd(NamedTuple):
 
 #: Which of so many slots a client has, by a seed; counted from 0.
 Placing: TypeAlias = "Callable[[Address, int, int], int]"
-
-
-def written(share: Fraction) -> str:
-    """Return a share as "p/q" in lowest terms, of any length: many draws in a row make long ones.
-
-    By way of decimals, since Python writes no integer of more than 4300 digits.
-    """
-    return f"{Decimal(share.numerator)}/{Decimal(share.denominator)}"
 
 
 def unmatched(leak: Fraction) -> str:

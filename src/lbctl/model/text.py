@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +22,14 @@ def duration(seconds: int) -> str:
 def brief(share: Fraction) -> str:
     """Return a share for people: 0, 1/3, 1; and decimals where a fraction would be long."""
     return str(share) if share.denominator < 10**12 else f"{float(share):.9f}"
+
+
+def written(share: Fraction) -> str:
+    """Return a share as "p/q" in lowest terms, of any length: many draws in a row make long ones.
+
+    By way of decimals, since Python writes no integer of more than 4300 digits.
+    """
+    return f"{Decimal(share.numerator)}/{Decimal(share.denominator)}"
 
 
 def inert(text: str) -> str:
