@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         TcpProbe,
         TlsOptions,
         UdpProbe,
+        fingerprint,
     )
     from lbctl.model.dealing import deal, slots_for
     from lbctl.model.discovery import Discovery, WeightOwner, check_source_name, host_and_port
@@ -136,7 +137,16 @@ if TYPE_CHECKING:
     from lbctl.model.shift import Shift
     from lbctl.model.takeover import Guarded, guarded, reply_places, table_digests
     from lbctl.model.text import UNITS, duration, inert
-    from lbctl.model.verdict import MAX_RESULT, Health, Judgement, KeptBy, Verdict, Verdicts, judge
+    from lbctl.model.verdict import (
+        MAX_RESULT,
+        Health,
+        Judgement,
+        KeptBy,
+        KnownVerdicts,
+        Verdict,
+        Verdicts,
+        judge,
+    )
 
 _HOMES = {
     "access": (
@@ -188,6 +198,7 @@ _HOMES = {
         "TcpProbe",
         "TlsOptions",
         "UdpProbe",
+        "fingerprint",
     ),
     "dealing": ("deal", "slots_for"),
     "discovery": ("Discovery", "WeightOwner", "check_source_name", "host_and_port"),
@@ -269,7 +280,16 @@ _HOMES = {
     "shift": ("Shift",),
     "takeover": ("Guarded", "guarded", "reply_places", "table_digests"),
     "text": ("UNITS", "duration", "inert"),
-    "verdict": ("MAX_RESULT", "Health", "Judgement", "KeptBy", "Verdict", "Verdicts", "judge"),
+    "verdict": (
+        "MAX_RESULT",
+        "Health",
+        "Judgement",
+        "KeptBy",
+        "KnownVerdicts",
+        "Verdict",
+        "Verdicts",
+        "judge",
+    ),
 }
 
 __all__ = [
@@ -331,6 +351,7 @@ __all__ = [
     "KeptBy",
     "Key",
     "KeyChange",
+    "KnownVerdicts",
     "KubernetesAccess",
     "LiftedProgram",
     "LiftedService",
@@ -397,6 +418,7 @@ __all__ = [
     "emptied",
     "endpoint_family",
     "families_of",
+    "fingerprint",
     "given_settings",
     "guarded",
     "hidden",
