@@ -7,7 +7,6 @@ passed on: what a program hears last is how things are.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from lbctl.agent.journal import Priority
 from lbctl.model import inert
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterable, Mapping
 
     from lbctl.agent.health import Subject
