@@ -180,20 +180,19 @@ bench-startup: venv ## the time that lbctl takes to start, held against a trivia
 	$(BIN)/python bench/startup.py
 
 # How much: full (at most twelve minutes), quick or tiny. Which parts: see `python bench --help`; PARTS=all for all of
-# them. ADD=1 keeps the other parts of the last run.
+# them.
 BENCH := full
 PARTS :=
-ADD :=
 FIGURES := $(VENV)/bench.json
 # What root measures, the user turns into tables and documents. A part that fails is reported among the figures.
-MEASURE := touch $(FIGURES) && $(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python bench --size $(BENCH) \
-           --output $(FIGURES) $(if $(ADD),--add)
+MEASURE := $(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python bench --size $(BENCH) --output $(FIGURES)
 
 bench: bench-deps ## measure lbctl, other balancers and layouts of rules; BENCH=quick for a glance, PARTS="nat dsr"
-	@$(MEASURE) $(PARTS); failed=$$?; $(BIN)/python bench/report.py $(FIGURES); exit $$failed
+	@: > $(FIGURES); $(MEASURE) $(PARTS); failed=$$?; $(BIN)/python bench/report.py $(FIGURES); exit $$failed
 
-bench-docs: bench-deps $(SERVERS_UNPACKED)/.complete ## measure all parts (or PARTS), write the figures into README and docs/bench
-	@$(MEASURE) $(or $(PARTS),all); failed=$$?; $(BIN)/python bench/report.py $(FIGURES) --publish; exit $$failed
+bench-docs: bench-deps $(SERVERS_UNPACKED)/.complete ## measure all parts (or PARTS again), write the figures into README and docs/bench
+	@cp docs/bench/results.json $(FIGURES); $(MEASURE) $(if $(PARTS),--add $(PARTS),all); failed=$$?; \
+	    $(BIN)/python bench/report.py $(FIGURES) --publish; exit $$failed
 
 # Other balancers are unpacked, not installed: an installed proxy is a daemon on port 80, now and after every boot.
 BALANCERS := haproxy ipvsadm libnginx-mod-stream nftlb nginx

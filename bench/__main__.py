@@ -57,16 +57,13 @@ import spread
 import startup
 from programs import Programs, compiled, use_unpacked
 from report import as_text
-from sizes import SIZES, Size
+from sizes import CORE, SIZES, Size
 
-Part = Callable[[Size, Programs, Path], dict[str, Any]]
-CORE: dict[str, Part] = {
+PARTS: dict[str, Callable[[Size, Programs, Path], dict[str, Any]]] = {
     "proxies": proxies.part,
     "changes": changes.part,
     "load": load.part,
     "growth": growth.part,
-}
-NAMED: dict[str, Part] = {
     "nftlb": peers.part,
     "nat": nat.part,
     "dsr": direct.part,
@@ -74,10 +71,10 @@ NAMED: dict[str, Part] = {
     "agent": checking.part,
     "fleet": spread.part,
     "start-up": startup.part,
+    "dialects": dialects.part,
 }
 #: This decides how lbctl writes rules; it is no figure of lbctl.
-ALONE: dict[str, Part] = {"dialects": dialects.part}
-PARTS = CORE | NAMED | ALONE
+ALONE = {"dialects"}
 ALL = "all"
 FORMAT_VERSION = 2
 
@@ -114,7 +111,7 @@ def continued(fresh: dict[str, Any], text: str) -> dict[str, Any]:
         return fresh
     for what in ("format_version", "size", "machine", "versions"):
         if before.get(what) != fresh[what]:
-            sys.exit(f"--add: the {what} of the file is {before.get(what)}, not {fresh[what]}")
+            sys.exit(f"--add: {what} differs: {before.get(what)} in the file, {fresh[what]} now")
     return {**before, "load_average": max(before["load_average"], fresh["load_average"])}
 
 
@@ -141,7 +138,7 @@ def measure(name: str, results: dict[str, Any], programs: Programs, folder: Path
 
 def parts(words: Sequence[str]) -> list[str]:
     """Return the parts to measure, in order."""
-    wanted = {*CORE, *NAMED} if ALL in words else set(words or CORE)
+    wanted = set(PARTS) - ALONE | set(words) if ALL in words else set(words or CORE)
     return [name for name in PARTS if name in wanted]
 
 

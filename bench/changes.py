@@ -1,10 +1,10 @@
-"""Who gets how much, and what becomes of connections while backends change.
+"""How exact shares are, and how many connections are lost while backends change.
 
-Shares: so many connections to one port over three backends; the deviation is that of the backend which is
-farthest from a third. Changes: the third backend and a spare one take turns, while new connections come at a
-steady rate; lost is who was refused, reset, got no answer in five seconds, or never saw its connection end
-(while a host has no NAT rule at all, if only for a moment, its kernel translates nothing). Proxies are told
-to reload, as after a change of their file (HAProxy and nginx's commercial edition take some changes without).
+Shares: connections to one port over three backends; the maximum deviation from 1/3. Changes: the third
+backend and a spare one take turns, while new connections arrive at a steady rate. Lost are connections that
+were refused, reset, got no answer in five seconds, or did not end (while a host has no NAT rule at all, if
+only for a moment, its kernel translates nothing). Proxies reload, as after a change of their file (HAProxy
+and nginx's commercial edition take some changes without that).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PAUSE = 0.02
 
 
 def seen(traffic: Traffic) -> dict[str, Any]:
-    """What came of the connections; the spare backend counts as the one whose place it takes."""
+    """Return what became of the connections; the spare backend counts as the one that it replaces."""
     places: Counter[str] = Counter()
     for port, number in traffic.answers.items():
         places[str(BACKENDS[-1]) if port == str(SPARE) else port] += number

@@ -1,13 +1,13 @@
-"""What checking endpoints costs, and how soon rules follow: the agent, held against HAProxy.
+"""What checking endpoints costs, and how soon rules follow: the agent, compared with HAProxy.
 
 Processes as users run them, in private network namespaces; the CPU time is that of the checking process.
 
 - checks: many endpoints, each of an address of its own on another host, which all pass. The agent and HAProxy
   (one thread, the same interval) take turns; TCP and HTTP;
 - idle: three endpoints on this host, checked by TCP with the default interval;
-- local: from the end of a process on this host to changed rules (the kernel's own message that says so);
-- remote: the same on another host, where the port then refuses connections: what it takes beyond
-  fall times interval, which is the time that the settings ask for;
+- local: from the end of a process on this host to changed rules (the kernel's own message);
+- remote: the same on another host, whose port then refuses connections: what it takes beyond fall times
+  interval, which is the time that the settings ask for;
 - change: one endpoint of many services fails. CPU time from there until the agent rests again, with all that
   belongs to it: detection, verdicts on record, plan, transaction, verification. All endpoints have a check,
   but once a day, so that checks are no part of these figures;
@@ -15,8 +15,8 @@ Processes as users run them, in private network namespaces; the CPU time is that
   checker has reacted, and after that. The agent sees the end of a process on its own host without a check, as
   a proxy does that retries elsewhere; settings are alike.
 
-keepalived is no peer where the kernel lacks IPVS: 2.2.7 initializes that before its first check, and ends
-with "IPVS: Can't initialize ipvs" (`keepalived --check --dont-fork --log-console --use-file FILE`).
+keepalived cannot be compared if the kernel lacks IPVS: 2.2.7 initializes that before its first check, and
+ends with "IPVS: Can't initialize ipvs" (`keepalived --check --dont-fork --log-console --use-file FILE`).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from sizes import Size
 
 AGENT, PROXY = "lbctl agent", "HAProxy"
-#: Where the agent says that it runs.
+#: The port on which the agent shows that it runs.
 SEEN = 9099
 #: The port of all endpoints on the other host.
 CHECKED = 8000
@@ -55,7 +55,7 @@ CHECKED = 8000
 PATIENCE = 30.0
 #: Seconds in which the agent applies a large intent for the first time, on a slow machine.
 LOADING = 120.0
-#: Milliseconds, and failures: what the settings ask for where a failure is timed.
+#: Milliseconds, and failures: the settings with which a failure is timed.
 INTERVAL, FALL = 500, 3
 TCP, HTTP = "tcp", "http"
 _NETFILTER, _ADD_MEMBERSHIP, _NFTABLES_GROUP, _SOL_NETLINK = 12, 1, 7, 270
@@ -247,7 +247,7 @@ def table(interval: int, fall: int = FALL, **more: str) -> str:
 
 
 class Messages:
-    """What the kernel says of changed rules in a namespace. Use as a context manager."""
+    """The kernel's messages of changed rules in a namespace. Use as a context manager."""
 
     def __init__(self, where: Namespace) -> None:
         with where.entered():
@@ -263,7 +263,7 @@ class Messages:
         self._socket.close()
 
     def forget(self) -> None:
-        """Drop what was said so far."""
+        """Drop the messages so far."""
         self._socket.setblocking(False)
         try:
             while self._socket.recv(1 << 16):

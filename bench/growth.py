@@ -1,17 +1,18 @@
-"""What many services cost as rules, laid out in each way of `layouts`: to load, change, list, hold and pass.
+"""What many services cost as rules, in each layout of `layouts`: load, change, list, memory, a new flow.
 
 Each layout has a router of its own for each number of services. Loads, lists and changes are whole runs of
-the tool, and changes move one endpoint; ours goes through lbctl's Python API with a session kept, all of it
-included, where for others the text is there already. Memory is what the kernel has more of after the load.
+the tool, and changes replace the address of one endpoint. A change by lbctl is a call of its Python API with
+a session kept, plan and verification included; for other layouts the text is prepared. Memory is what the
+kernel uses more after the load.
 
-Then the cost of a new flow, held against conntrack alone. UDP packets, each of a flow of its own, go from a
-client's namespace through the router's to the endpoints'. Of a layout, all flows go to one service: in the
-middle for ours, the last one for others, which is the one that a list finds last. Beside the layouts:
+Then the cost of a new flow, compared with conntrack alone. UDP packets, each of a flow of its own, go from a
+client's namespace through the router's to the endpoints'. All flows of a layout go to one service: the middle
+one for lbctl, the last one for the other layouts, which a list finds last. Beside the layouts:
 
 - forwarding: no rules and no conntrack. What the sender and the two virtual cables cost is in every row;
 - conntrack: each flow is tracked, and nothing else is done;
-- scattered: ours, with the flows scattered over all services, so that caches help less;
-- 4 (64) endpoints: ours for one service, to see what endpoints cost (iptables only, where each is a rule);
+- scattered: lbctl, with the flows scattered over all services, so that caches help less;
+- 4 (64) endpoints: lbctl with one service, to see what endpoints cost (iptables only: each is a rule there);
 - ladder of 64: the same with one rule after the other, each with an nth of its own.
 
 A run counts only if the endpoints' side received every packet, which nothing but a rewritten address routes
@@ -86,7 +87,7 @@ class Row:
     destination: IPv4Address
     destinations: int = 1
     tracked: bool = True
-    #: The interface whose counter says how many packets have arrived.
+    #: The interface whose counter shows how many packets have arrived.
     arrival: str = "arrival"
     #: What else was measured of these rules.
     costs: dict[str, Any] = field(default_factory=dict)
@@ -98,7 +99,7 @@ class Row:
 
 
 def build(host: LocalHost, load_rules: Callable[[], None]) -> Road:
-    """A road with the rules that `load_rules`, called within the router's namespace, loads."""
+    """Return a road with the rules that `load_rules`, called in the router's namespace, loads."""
     client, router, endpoints = (Namespace(host) for _ in range(3))
     for namespace in (client, router, endpoints):
         # IPv6 greets its neighbours, which would be counted as arrivals.
@@ -121,7 +122,7 @@ def build(host: LocalHost, load_rules: Callable[[], None]) -> Road:
 
 
 def measure(row: Row, sender: Path, size: Size) -> float:
-    """Nanoseconds for each new flow in one run; ends the bench where the run cannot be trusted."""
+    """Return nanoseconds for each new flow in one run; end the part if the run cannot be trusted."""
     road, name = row.road, f"{row.what}, {row.services}"
     flows = (row.arrival, row.destination, row.destinations, size.flows, BATCH, size.flow_milliseconds)
     with road.client.entered():
@@ -138,7 +139,7 @@ def measure(row: Row, sender: Path, size: Size) -> float:
     with road.router.entered():
         tracked = int(Path("/proc/sys/net/netfilter/nf_conntrack_count").read_text())
     if row.tracked:
-        # All namespaces share one table: flows left behind would burden the runs of others.
+        # All namespaces share one table: flows left behind would slow other runs down.
         road.router.run("conntrack", "--flush")
     if tracked != (sent if row.tracked else 0):
         sys.exit(f"{name}: {sent} flows sent, {tracked} in conntrack")
@@ -151,7 +152,7 @@ def applied(session: Session, intent: Intent) -> None:
 
 @dataclass(slots=True, kw_only=True)
 class Bench:
-    """The rows of one backend, as they come to be."""
+    """The rows of one backend, and how they are measured."""
 
     backend: str
     size: Size
@@ -178,7 +179,7 @@ class Bench:
         return row
 
     def plain_rows(self) -> None:
-        """What layouts are held against."""
+        """Add what layouts are compared with."""
         for what, text in ((FORWARDING, ""), (TRACKED, layouts.TRACKING[self.backend])):
             road = build(self.host, partial(self.load_text, text))
             self.add(what, 0, road, ENDPOINT, tracked=bool(text))

@@ -1,4 +1,4 @@
-"""The ways of writing many services as rules: ours, kube-proxy's two, the list of blog posts, and IPVS.
+"""The ways of writing many services as rules: lbctl's, kube-proxy's two, the list of blog posts, and IPVS.
 
 Each serves port 80/udp of so many addresses from `FIRST_SERVICE` on, with `ENDPOINTS` endpoints each, as text
 for one tool. Of kube-proxy, what a new connection meets is kept: its chains, picks and NAT
@@ -23,7 +23,7 @@ from lbctl.model import Intent
 
 FIRST_SERVICE = IPv4Address("10.100.0.0")
 ENDPOINT = IPv4Address("10.1.0.1")
-#: Where a changed endpoint goes.
+#: The address of a changed endpoint.
 ELSEWHERE = IPv4Address("10.1.99.1")
 LADDER = 64
 OURS, ANONYMOUS, KUBE, LIST, IPVS = "lbctl", "anonymous maps", "kube-proxy", "list", "IPVS"
@@ -57,7 +57,7 @@ class Layout:
     text: Callable[[int], str]
     tool: Tool
     #: Number of a service and the list of all rules → the text that moves its first endpoint `ELSEWHERE`;
-    #: None for ours: lbctl finds out by itself.
+    #: None for lbctl, which finds out by itself.
     change: Callable[[int, str], str] | None = None
 
 

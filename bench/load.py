@@ -1,4 +1,4 @@
-"""What it costs to bring many services into the kernel and to change them, held against its own tool alone.
+"""What it costs to load many services into the kernel and to change them, compared with the tool alone.
 
 In turns, each in a fresh network namespace:
 
@@ -7,12 +7,12 @@ In turns, each in a fresh network namespace:
 - first apply: `lbctl apply --yes` from the intent file, with all its reading, checking and comparing;
 - no change: the same once more, where nothing is to be changed;
 - delta: the same with one endpoint's address changed in the file;
-- reading: `nft -j list table`, or `iptables-legacy-save`, of what is there, which others need in order to see
-  that nothing has changed;
+- reading: `nft -j list table`, or `iptables-legacy-save`, of what is there: the least that a program needs to
+  see that nothing has changed;
 - delta in memory: one endpoint's address changed through the Python API, by a process that keeps its session
   (nftables only: of iptables the rules must be read each time).
 
-Ends the bench where "no change" wrote something, or where a changed endpoint is more than a few elements.
+Ends without figures if "no change" wrote something, or if a changed endpoint is more than a few elements.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def measure(side: Side, services: int, runs: int, folder: Path) -> Mapping[str, 
 
     def kernel_part() -> tuple[float, float]:
         text = ours.read_text()
-        # By a host of its own: what the driver keeps for the next time is let go of in this time.
+        # By a host of its own: that the driver frees what it keeps for the next time is measured too.
         return timed(lambda: side.load(LocalHost(), text))
 
     unwritable = refusing(folder / "refusing")

@@ -1,4 +1,4 @@
-"""On what was measured: nothing that names this machine, all that its figures depend on."""
+"""The machine of a run: all that its figures depend on, nothing that identifies it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VERSIONS = {
 
 
 def two_processors() -> set[int]:
-    """Two processors of different cores, where there are such."""
+    """Return two processors, of different cores if there are such."""
     cores: dict[str, int] = {}
     usable = sorted(os.sched_getaffinity(0))
     for number in usable:
@@ -47,7 +47,7 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    # Without what distributions and their owners add to a release.
+    # Without what distributions add to a release.
     kernel = re.match(r"[\d.]*\d", os.uname().release)
     found = {"Linux": kernel[0] if kernel else os.uname().release}
     found |= {name: there for name, argv in VERSIONS.items() if (there := version(*argv))}

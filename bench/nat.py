@@ -1,10 +1,13 @@
 """What limits balancing by NAT: lbctl beside the least rules that translate, and beside tracking alone.
 
-All cases are there at the same time, each on a host of its own, and take short turns, each round in another
-order: whatever else the machine does hits all of them. Figures are CPU time of clients, servers and kernel
-for a new connection with a request, and for a request over a connection that stays. The cases:
+All cases are there at the same time, each on a host of its own, and take turns of some 20 ms, each time in
+another order: whatever else the machine does hits all of them. A round has ten turns of each, and its figure
+is their sum. Figures are CPU time of clients, servers and kernel for a new connection with a request, and for
+a request over a connection that stays. The cases:
 
 - tracked: clients ask the servers themselves; a rule asks for the state of each packet, as any firewall does;
+- idle NAT: clients ask the servers themselves, beside a NAT rule that matches none of them. What this takes
+  more than tracking is what the kernel does for each connection and packet once it has a NAT rule;
 - least NAT: one rule for each address of the host, which sends all to one server; no choice, no counters.
   What this takes more than tracking is the kernel's translation, which no balancing by NAT is without;
 - lbctl: one service of three servers, applied by lbctl.
@@ -22,12 +25,13 @@ import statistics
 import subprocess
 import time
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proxies import KEEP, NEW, TRACKED
 from timing import rounded
-from traffic import BACKENDS, HOSTS, PORT, Load, Site, targets
+from traffic import BACKENDS, HOSTS, PORT, Load, Site, Traffic, targets
 from ways import LBCTL_IPTABLES, LBCTL_NFTABLES, Way, clear_iptables, rules
 
 if TYPE_CHECKING:
@@ -38,8 +42,11 @@ if TYPE_CHECKING:
 
     from lbctl.host.netns import Namespace
 
-#: Requests over connections that stay, for each new connection that is measured.
-REQUESTS = 3
+#: Requests over connections that stay, for each new connection that is measured; and how many of these there
+#: are at once in each client. Few: opening them is in the figure too.
+REQUESTS, STAYING = 10, 16
+#: Turns of each case in a round, and connections in one at least.
+TURNS, SHORTEST = 10, 50
 #: Whose a function of the kernel is, by how its name begins.
 OWNERS = (
     ("rules of nftables", r"nft_|nf_tables|__nft"),
@@ -52,14 +59,16 @@ OWNERS = (
 )
 
 
+def load_nft(host: Namespace, rules: Sequence[str]) -> None:
+    lines = ["type nat hook prerouting priority -100", *rules]
+    host.run(
+        "nft", "-f", "-", stdin="\n".join(["table ip least {", "chain prerouting {", *lines, "}", "}", ""])
+    )
+
+
 def least_nft(host: Namespace, ports: Sequence[int]) -> None:
-    lines = [
-        f"\t\tip daddr {address} tcp dport {PORT} redirect to :{port}"
-        for address, port in zip(HOSTS, ports, strict=True)
-    ]
-    hook = "\t\ttype nat hook prerouting priority -100"
-    text = "\n".join(["table ip least {", "\tchain prerouting {", hook, *lines, "\t}", "}", ""])
-    host.run("nft", "-f", "-", stdin=text)
+    pairs = zip(HOSTS, ports, strict=True)
+    load_nft(host, [f"ip daddr {address} tcp dport {PORT} redirect to :{port}" for address, port in pairs])
 
 
 def least_iptables(host: Namespace, ports: Sequence[int]) -> None:
@@ -70,16 +79,23 @@ def least_iptables(host: Namespace, ports: Sequence[int]) -> None:
     host.run("iptables-legacy-restore", stdin="\n".join(["*nat", *lines, "COMMIT", ""]))
 
 
+def idle(host: Namespace, ports: Sequence[int]) -> None:
+    load_nft(host, [f"tcp dport {PORT} redirect to :{ports[0]}"])
+
+
+IDLE = rules("idle NAT", "", idle, lambda host: host.run("nft", "flush", "ruleset"))
 LEAST_NFT = rules("least NAT, nftables", "", least_nft, lambda host: host.run("nft", "flush", "ruleset"))
 LEAST_IPTABLES = rules("least NAT, iptables", "", least_iptables, clear_iptables)
-CASES: tuple[Way, ...] = (TRACKED, LEAST_NFT, LBCTL_NFTABLES, LEAST_IPTABLES, LBCTL_IPTABLES)
+CASES: tuple[Way, ...] = (TRACKED, IDLE, LEAST_NFT, LBCTL_NFTABLES, LEAST_IPTABLES, LBCTL_IPTABLES)
 
 
 def part(size: Size, programs: Programs, folder: Path) -> dict[str, Any]:
     """Case → kind of traffic → microseconds of CPU time in each round, and whose they are."""
+    turns = max(1, min(TURNS, size.nat_connections // SHORTEST))
+    connections = size.nat_connections // turns
     loads = {
-        NEW: Load(requests=size.nat_connections),
-        KEEP: Load(requests=REQUESTS * size.nat_connections, keep=True),
+        NEW: Load(requests=connections),
+        KEEP: Load(requests=REQUESTS * connections, keep=True, concurrency=STAYING),
     }
     found: dict[str, dict[str, list[float]]] = {way.name: {kind: [] for kind in loads} for way in CASES}
     with ExitStack() as stack:
@@ -90,14 +106,18 @@ def part(size: Size, programs: Programs, folder: Path) -> dict[str, Any]:
             site = stack.enter_context(Site(programs, folder))
             serving = stack.enter_context(site.backends(BACKENDS))
             stack.enter_context(way.start(site, BACKENDS))
-            live[way.name] = site, serving, targets(BACKENDS) if way is TRACKED else targets()
-        for _ in range(size.nat_rounds):
-            for kind, load in loads.items():
+            live[way.name] = site, serving, targets(BACKENDS) if way in (TRACKED, IDLE) else targets()
+        for _, (kind, load) in product(range(size.nat_rounds), loads.items()):
+            spent = {way.name: Traffic() for way in CASES}
+            for _ in range(turns):
                 for way in random.sample(CASES, len(CASES)):
                     site, serving, asked = live[way.name]
                     site.forget()
                     traffic = site.run(load, asked, serving)
-                    found[way.name][kind].append(traffic.cpu / traffic.counts["completed"] * 1e6)
+                    spent[way.name].cpu += traffic.cpu
+                    spent[way.name].counts += traffic.counts
+            for name, all_turns in spent.items():
+                found[name][kind].append(all_turns.cpu / all_turns.counts["completed"] * 1e6)
         profiles = {
             way.name: profile(folder, site, serving, asked, size)
             for way in (LBCTL_NFTABLES, LBCTL_IPTABLES)

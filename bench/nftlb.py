@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -25,8 +25,6 @@ PROGRAM = "nftlb"
 KEY, HOST, PORT = "bench", "127.0.0.1", 5555
 #: Seconds for one request, and for the start with a file: 1,000 farms of three backends take more than ten.
 PATIENCE, LOADING = 60.0, 240.0
-#: nftlb 1.0.7 knows a backend by a mark, gives each the lowest that is free, and has no more than these.
-MOST_BACKENDS = 0xFFF
 MODES = ("snat", "dnat", "dsr", "stlsdnat", "local")
 
 Farm = dict[str, Any]
@@ -64,7 +62,7 @@ def farm(
     }
 
 
-def change(name: str, backend: int = 0, **settings: str) -> Farm:
+def change(name: str, backend: int, settings: Mapping[str, str]) -> Farm:
     """Return what changes one backend of a farm."""
     return {"name": name, "backends": [{"name": f"b{backend}", **settings}]}
 

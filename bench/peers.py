@@ -10,9 +10,10 @@ more: it has 4,095 marks for backends, and looks for a free one by comparing eac
   process which writes the rules;
 - flow: UDP packets, each a flow of its own, through all rule sets in turns, as in `growth`, in CPU time: the
   sender, the router and the counting at the end run on one processor. Receiving a packet and dropping it at
-  ingress is a row of its own, and taken off the others. Learned are flows that a map of connections
-  remembers, as TCP needs for round robin without tracking (nftlb: persistence by address and port);
-- modes: each of nftlb's modes, and its flow offload, tried once, with what it says when one fails.
+  ingress is a row of its own, and subtracted from the others. Learned flows are those that a map of
+  connections remembers, as TCP needs for round robin without tracking (nftlb: persistence by address and
+  port);
+- modes: each of nftlb's modes, and its flow offload, tried once, with the error if one fails.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 import layouts
 import nftlb
+from direct import DROP, DROPPED, FORWARDING
 from growth import NOBODY, Road, Row, build, measure
 from programs import Programs, absent
 from sides import SIDES, Side
@@ -43,7 +45,7 @@ from lbctl.config import loads
 from lbctl.engine import apply, open_session, plan
 from lbctl.host import LocalHost
 from lbctl.host.netns import Namespace, PrivateHost
-from lbctl.model import Endpoint
+from lbctl.model import Endpoint, Forward
 
 if TYPE_CHECKING:
     from sizes import Size
@@ -51,20 +53,15 @@ if TYPE_CHECKING:
     from lbctl.model import Intent
 
 ENDPOINTS = 3
-#: Endpoints behind a router, and on the segment of the balancer; where a changed one goes.
+#: Endpoints behind a router, and on the segment of the balancer; the address of a changed one.
 BEHIND = [IPv4Address("10.1.0.1") + n for n in range(ENDPOINTS)]
 BESIDE = [IPv4Address("10.8.0.11") + n for n in range(ENDPOINTS)]
-ELSEWHERE = {"NAT": IPv4Address("10.1.9.9"), "DSR": IPv4Address("10.8.0.99")}
+ELSEWHERE = {Forward.NAT: IPv4Address("10.1.9.9"), Forward.DSR: IPv4Address("10.8.0.99")}
 WEIGHT, ADDRESS = "weight", "address"
 NFTLB, NFTABLES, IPTABLES = "nftlb", "lbctl, nftables", "lbctl, iptables"
 BACKENDS = {NFTABLES: SIDES["nftables"], IPTABLES: SIDES["iptables"]}
 DSR_LINES = 'forward = "dsr"\nlocal-clients = false\ninterfaces = ["in"]\n'
-#: What a packet of any row costs before there is a rule, and rows without balancing.
-DROPPED, FORWARDING, TRACKED = "dropped", "forwarding", "tracking alone"
-DROP = (
-    'table netdev plain {\n\tchain ingress {\n\t\ttype filter hook ingress device "in" priority 0\n'
-    "\t\tip protocol udp drop\n\t}\n}\n"
-)
+TRACKED = "tracking alone"
 RUNS_OF_A_LOAD = 5
 
 
@@ -73,7 +70,7 @@ class Kind:
     """How services are balanced, in the words of both programs."""
 
     name: str
-    mode: str
+    forward: Forward
     #: Lines of each service in lbctl's file, and settings of each farm.
     lines: str
     settings: Mapping[str, str]
@@ -82,23 +79,23 @@ class Kind:
 
     @property
     def backends(self) -> Sequence[IPv4Address]:
-        return BEHIND if self.mode == "NAT" else BESIDE
+        return BEHIND if self.forward is Forward.NAT else BESIDE
 
     @property
     def sides(self) -> tuple[str, ...]:
-        return (NFTLB, NFTABLES, IPTABLES) if self.mode == "NAT" else (NFTLB, NFTABLES)
+        return (NFTLB, NFTABLES, IPTABLES) if self.forward is Forward.NAT else (NFTLB, NFTABLES)
 
 
-NAT = Kind(name="NAT, round robin", mode="NAT", lines="", settings={"mode": "dnat"})
+NAT = Kind(name="NAT, round robin", forward=Forward.NAT, lines="", settings={"mode": "dnat"})
 HASH = Kind(
     name="DSR, source hash",
-    mode="DSR",
+    forward=Forward.DSR,
     lines=DSR_LINES + 'scheduler = "source-hash"\n',
     settings={"mode": "dsr", "scheduler": "hash", "sched-param": "srcip"},
 )
 LEARNED = Kind(
     name="DSR, round robin, learned",
-    mode="DSR",
+    forward=Forward.DSR,
     lines=DSR_LINES,
     settings={"mode": "dsr", "persistence": "srcip srcport"},
     learned=True,
@@ -110,7 +107,7 @@ LOADED = (NAT, HASH)
 
 def intent_text(kind: Kind, services: int) -> str:
     """Return an intent file for lbctl."""
-    port = ":8000" if kind.mode == "NAT" else ""
+    port = ":8000" if kind.forward is Forward.NAT else ""
     endpoints = ", ".join(f'"{each}{port}"' for each in kind.backends)
     lines = ["schema = 1"]
     for number in range(services):
@@ -120,7 +117,7 @@ def intent_text(kind: Kind, services: int) -> str:
 
 
 def farms(kind: Kind, services: int) -> list[nftlb.Farm]:
-    ports = [8000] * ENDPOINTS if kind.mode == "NAT" else []
+    ports = [8000] * ENDPOINTS if kind.forward is Forward.NAT else []
     return [
         nftlb.farm(
             f"s{number}",
@@ -145,11 +142,11 @@ def changed(intent: Intent, *, weight: int = 1, address: IPv4Address | None = No
 
 def prepare(router: Namespace, kind: Kind, services: int) -> None:
     """Give a router what DSR needs: the addresses of all services, and endpoints with MAC addresses."""
-    if kind.mode == "DSR":
+    if kind.forward is Forward.DSR:
         router.address("in", *(f"{layouts.address(number)}/32" for number in range(services)))
         lines = [
             f"neighbour replace {each} lladdr {NOBODY[:-2]}{number:02x} dev out nud permanent\n"
-            for number, each in enumerate([*BESIDE, ELSEWHERE["DSR"]])
+            for number, each in enumerate([*BESIDE, ELSEWHERE[Forward.DSR]])
         ]
         router.run("ip", "-batch", "-", stdin="".join(lines))
 
@@ -254,9 +251,9 @@ class Bench:
                     argv = (sys.executable, "-m", "lbctl", "apply", "--yes", *options, "--config", str(file))
                     run(spent, *argv, env={**os.environ, "LBCTL_STATE_DIR": state})
         if side == NFTLB:
-            # It reports nothing when it did not load a farm.
+            # Its exit code is 0 also if it did not load a farm.
             found = road.router.run("nft", "list", "ruleset").count(" : goto ")
-            if found != services * (2 if kind.mode == "NAT" else 1):
+            if found != services * (2 if kind.forward is Forward.NAT else 1):
                 sys.exit(f"nftlb, {kind.name}: {found} elements for {services} farms")
         return road
 
@@ -267,7 +264,7 @@ class Bench:
             services=services,
             road=road,
             destination=layouts.address(at),
-            tracked=kind.mode == "NAT",
+            tracked=kind.forward is Forward.NAT,
         )
         flow = Flow(what=kind.name, side=side, services=services, row=row)
         if kind.learned:
@@ -296,7 +293,7 @@ class Bench:
                 yield {"what": kind.name, "change": what, "services": services, "sides": sides}
 
     def _modes(self) -> dict[str, str]:
-        """Return what nftlb says to a farm of each of its modes: "" when its rules are loaded."""
+        """Return the error of each of nftlb's modes, "" if its rules are loaded."""
         tried = {mode: {"mode": mode} for mode in nftlb.MODES}
         tried["dnat, flow offload"] = {"mode": "dnat", "flow-offload": "on"}
         found = {}
@@ -321,12 +318,12 @@ class Bench:
 
 def by_nftlb(daemon: nftlb.Daemon, kind: Kind, what: str, number: int) -> tuple[float, float]:
     """Have nftlb change something; return seconds that passed, and seconds of its CPU time."""
-    first = kind.backends[0] if number % 2 else ELSEWHERE[kind.mode]
+    first = kind.backends[0] if number % 2 else ELSEWHERE[kind.forward]
     settings = {"weight": str(2 - number % 2)} if what == WEIGHT else {"ip-addr": str(first)}
-    listing = ("nft", "list", "table", "ip" if kind.mode == "NAT" else "netdev", "nftlb")
+    listing = ("nft", "list", "table", "ip" if kind.forward is Forward.NAT else "netdev", "nftlb")
     before = daemon.namespace.run(*listing)
     start, used = time.perf_counter(), processor([daemon.process.pid])
-    daemon.post([nftlb.change("s0", **settings)])
+    daemon.post([nftlb.change("s0", 0, settings)])
     took = time.perf_counter() - start, processor([daemon.process.pid]) - used
     if daemon.namespace.run(*listing) == before:
         sys.exit(f"nftlb, {kind.name}: {settings} changed nothing")
@@ -343,7 +340,7 @@ def by_lbctl(
         apply(session, (plan(session, base),))
 
     def change(what: str, number: int) -> tuple[float, float]:
-        first = kind.backends[0] if number % 2 else ELSEWHERE[kind.mode]
+        first = kind.backends[0] if number % 2 else ELSEWHERE[kind.forward]
         intent = changed(base, weight=2 - number % 2) if what == WEIGHT else changed(base, address=first)
         with router.entered():
             return timed(lambda: apply(session, (plan(session, intent),)))

@@ -90,9 +90,9 @@ def running(
     log: Path | None = None,
     patience: float = PATIENCE,
 ) -> Iterator[subprocess.Popen[str]]:
-    """A program in a namespace, until the end of the block; it ends with this process too.
+    """Run a program in a namespace until the end of the block; it ends with this process too.
 
-    Without `ready` it has to print a line once it is.
+    Without `ready` it has to print a line once it is ready.
     """
     with namespace.entered():
         process = subprocess.Popen(
@@ -123,13 +123,13 @@ def wait_until(
     log: Path | None = None,
     patience: float = PATIENCE,
 ) -> None:
-    """Wait for a program; raises `OSError` where it ends before, or takes too long."""
+    """Wait for a program; raise `OSError` if it ends before, or takes too long."""
     if not comes(ready, process, patience):
         raise OSError(f"{process.args!r} is not ready: {log.read_text() if log else ''}")
 
 
 def comes(ready: Callable[[], bool], process: subprocess.Popen[str], patience: float) -> bool:
-    """True once it is ready, False where the program ends before, or after so many seconds."""
+    """Return True once it is ready, False if the program ends before, or after so many seconds."""
     end = time.monotonic() + patience
     while not ready():
         if process.poll() is not None or time.monotonic() > end:

@@ -1,19 +1,19 @@
-"""What balancing costs where connections are made: lbctl, HAProxy, nginx, Node's cluster, and none.
+"""What balancing connections costs: lbctl, nftlb, HAProxy, nginx, Node's cluster, and none.
 
 Three backend processes on a host, clients in another namespace, one for each processor, all on the same two
 processors. Traffic of three kinds:
 
-- new: a connection for each request, as many as can be;
-- keep-alive: requests over connections that stay, as many as can be;
-- paced: a connection for each request, the same number a second for all, for latencies that can be compared.
+- new: a connection for each request, at the highest possible rate;
+- keep-alive: requests over connections that stay, at the highest possible rate;
+- paced: a connection for each request, at the same rate for all cases, for latencies that can be compared.
 
-All cases take turns, each round in another order. The processor's time is that of all processes that take
-part, and of interrupts where the kernel counts them apart; what balancing costs is what it takes more than
-`direct`, where clients ask the backends themselves, in turn. "Direct, tracked" is the same where the host's
-kernel tracks connections, as every stateful firewall has it do: what balancing in the kernel needs at least.
-That each request had a connection of its own is checked against the kernel's counters: of connections that
-the clients' kernel opened, that the host's tracked (one per request where it tracks, else none) and that the
-host's opened (one per request by proxies).
+All cases take turns, each round in another order. CPU time is that of all processes that take part, and of
+interrupts if the kernel counts them separately; the cost of balancing is what a case takes more than
+`direct`, in which clients ask the backends themselves, round robin. "Direct, tracked" is the same on a host
+whose kernel tracks connections, as every stateful firewall makes it: the least that balancing in the kernel
+needs. That each request had a connection of its own is checked against the kernel's counters: of connections
+that the clients' kernel opened, that the host's tracked (one per request if it tracks, else none) and that
+the host's opened (one per request by proxies).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ TRACKABLE = 60_000
 
 
 @contextmanager
-def nobody(_: Site, __: Sequence[int]) -> Iterator[Balancer]:
+def unbalanced(_: Site, __: Sequence[int]) -> Iterator[Balancer]:
     """No balancing."""
     yield Balancer(change=lambda _: None)
 
@@ -63,7 +63,7 @@ def tracker(site: Site, _: Sequence[int]) -> Iterator[Balancer]:
     yield Balancer(change=lambda _: None)
 
 
-DIRECT = Way(name="direct", changed_by="", start=nobody)
+DIRECT = Way(name="direct", changed_by="", start=unbalanced)
 TRACKED = Way(name="direct, tracked", changed_by="", start=tracker)
 CLUSTER = Way(name="cluster", changed_by="", start=cluster)
 
@@ -91,12 +91,12 @@ class Case:
 
     @property
     def tracks(self) -> bool:
-        """True where the host's kernel keeps an entry for each connection."""
+        """Return True if the host's kernel keeps an entry for each connection."""
         return self.way in (TRACKED, LBCTL_NFTABLES, LBCTL_IPTABLES, NFTLB)
 
     @property
     def connects(self) -> bool:
-        """True where somebody on the host opens a connection for each that comes."""
+        """Return True if a proxy on the host opens a connection for each that arrives."""
         return self.way in (HAPROXY, NGINX)
 
 
@@ -114,7 +114,7 @@ def missing(case: Case) -> str | None:
 
 
 def measure(site: Site, case: Case, loads: dict[str, Load]) -> dict[str, Any]:
-    """One round of one case: kind of traffic → figures."""
+    """Return the figures of one round of one case, by kind of traffic."""
     found: dict[str, Any] = {}
     backends = () if case.way is CLUSTER else BACKENDS
     with site.backends(backends, *case.backend) as serving, case.way.start(site, BACKENDS) as balancer:
@@ -141,10 +141,10 @@ def measure(site: Site, case: Case, loads: dict[str, Load]) -> dict[str, Any]:
 
 
 def check(case: Case, traffic: Traffic, opens: tuple[int, int], tracked: int) -> None:
-    """Ends the bench where the kernel's counters deny what a run is said to be."""
+    """End the part if the kernel's counters contradict a run."""
     opened = traffic.counts["opened"]
-    # The kernel may try a port again at once where the last connection with it is not over yet; and a port
-    # that had a connection before has the same entry in the connection table for the next one.
+    # The kernel may try a port again at once if the last connection with it is not over yet; and a port that
+    # had a connection before has the same entry in the connection table for the next one.
     seen = (
         ("opened by clients", opens[0], opened, 0.98),
         ("opened by proxies", opens[1], opened * case.connects, 0.98),

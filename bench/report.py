@@ -27,14 +27,12 @@ import peers
 import proxies
 import startup
 from layouts import KUBE, LIST, OURS
-from targets import balancing, column, power, rows_of, targets
+from targets import IDLE, balancing, column, power, rows_of, targets
 from timing import median_ratio
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs/bench/results.json"
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs/bench/README.md")
-#: The load average from which on a machine is said to do other work.
-IDLE = 1.0
 REGION = re.compile(r"(?s)(<!-- bench:([a-z-]+) -->\n).*?(<!-- /bench:\2 -->)")
 
 
@@ -101,14 +99,14 @@ def machine_words(results: dict[str, Any]) -> str:
     where = "a virtual machine with" if machine["virtual"] else "a machine with"
     processors = f"{machine['processors']} processors ({machine['cpu']})"
     used = f", of which the bench uses {machine['processors_used']}," if machine["processors"] > 2 else ""
-    others = ", ".join(f"{name} {version}" for name, version in versions.items() if name != "lbctl")
+    tools = ", ".join(f"{name} {version}" for name, version in versions.items() if name != "lbctl")
     busy = results["load_average"] > IDLE
     work = (
         f" The machine did other work meanwhile (load average {results['load_average']:.1f})." if busy else ""
     )
     return (
         f"Measured by `{command}` on {where} {processors}{used} and {machine['memory_gb']} GB of memory: "
-        f"{others}.{work}\n"
+        f"{tools}.{work}\n"
     )
 
 
@@ -523,11 +521,13 @@ def as_text(results: dict[str, Any]) -> str:
 
 
 def publish(results: dict[str, Any]) -> None:
-    from plots import draw
-
+    """Record results, write them into the documents, and draw the charts."""
     RESULTS.write_text(as_text(results))
     for path in DOCUMENTS:
         path.write_text(written(path.read_text(), results))
+    # Only here: matplotlib is not in every environment.
+    from plots import draw
+
     draw(results, RESULTS.parent)
 
 

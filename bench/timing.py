@@ -1,4 +1,4 @@
-"""What work costs: seconds that pass, seconds of the processor, memory."""
+"""What work costs: seconds that pass, seconds of CPU time, memory."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from typing import Any
 from lbctl.host import LocalHost
 from lbctl.host.netns import Namespace
 
-#: A process' clock by its number, as clock_getcpuclockid makes it: exact to the nanosecond, for others' too.
+#: The clock of any process by its number, as clock_getcpuclockid makes it: exact to the nanosecond.
 _SCHED_CLOCK = 2
 
 
 @dataclass(slots=True)
 class Spent:
-    """What was measured of one thing, for each run: seconds that passed, and seconds of the processor."""
+    """What was measured of one thing, for each run: seconds that passed, and seconds of CPU time."""
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
@@ -45,7 +45,7 @@ def rounded(values: Iterable[float]) -> list[float]:
 
 
 def median_ratio(over: Sequence[float], under: Sequence[float]) -> float:
-    """The median of the rounds' ratios: where the machine is slower for a while, that hits both sides."""
+    """Return the median of the rounds' ratios: a machine that is slower for a while is so for both."""
     return statistics.median(a / b for a, b in zip(over, under, strict=True))
 
 
@@ -67,7 +67,7 @@ def run(
 
 
 def timed(work: Callable[[], object]) -> tuple[float, float]:
-    """Seconds of a call in this process, and the processor's in it and in the processes that it starts."""
+    """Return seconds of a call, and seconds of CPU time of this process and of those that it starts."""
     start, before = time.perf_counter(), _used()
     work()
     return time.perf_counter() - start, _used() - before
@@ -79,12 +79,12 @@ def _used() -> float:
 
 
 def processor(pids: Iterable[int]) -> float:
-    """Seconds of the processor that processes have used so far, all of their threads."""
+    """Return seconds of CPU time that processes have used so far, all of their threads."""
     return sum(time.clock_gettime(~pid << 3 | _SCHED_CLOCK) for pid in pids)
 
 
 def interrupts() -> float:
-    """Seconds of all processors in the kernel's own work that no process' clock has.
+    """Return seconds of CPU time of the kernel's own work that no process is charged for.
 
     That is what threads named ksoftirqd do, and, on kernels that count interrupts apart, all of them
     (`IRQ_TIME_ACCOUNTING`): there a process that sends a packet is not charged for what that sets off.
@@ -97,7 +97,7 @@ def interrupts() -> float:
 
 
 def kernel_config() -> str:
-    """How the running kernel was built; empty where it does not say."""
+    """Return how the running kernel was built; "" if it does not show that."""
     boot = Path(f"/boot/config-{os.uname().release}")
     if boot.exists():
         return boot.read_text()
@@ -109,7 +109,7 @@ def kernel_config() -> str:
 
 @cache
 def counted_apart() -> bool:
-    """True where no process is charged for interrupts."""
+    """Return True if no process is charged for interrupts."""
     return "CONFIG_IRQ_TIME_ACCOUNTING=y" in kernel_config()
 
 
@@ -120,7 +120,7 @@ def softirq_threads() -> tuple[int, ...]:
 
 
 def _text(path: Path) -> str:
-    """What a file of a process says; nothing where the process has ended meanwhile."""
+    """Return the text of a file of a process; "" if the process has ended meanwhile."""
     try:
         return path.read_text()
     except OSError:

@@ -48,7 +48,7 @@ class Traffic:
     counts: Counter[str] = field(default_factory=Counter)
     #: Seconds.
     elapsed: float = 0.0
-    #: Seconds of the processor, of everybody who had to do with it; of these, the balancer's processes'.
+    #: Seconds of CPU time of all processes that took part; of these, the balancer's.
     cpu: float = 0.0
     balancer_cpu: float = 0.0
 
@@ -115,7 +115,7 @@ class Site:
             yield tuple(stack.enter_context(running(self.host, [*command, str(port)])).pid for port in ports)
 
     def start(self, load: Load, targets: Sequence[str], clients: int = 1) -> Clients:
-        """Start clients; together they do what the load says."""
+        """Start clients, which share the load."""
         words = [load.keep, load.concurrency, load.rate, load.requests, load.milliseconds]
         words = [int(words[0]), *(-(-word // clients) for word in words[1:4]), words[4]]
         with self.client.entered():

@@ -1,6 +1,6 @@
 """The ways of balancing a port of a host over processes there: lbctl, rules by hand, proxies.
 
-Each is started in a site's host, says which processes do the work, and can be given other backends meanwhile.
+Each is started in a site's host, names the processes that do the work, and can change its backends meanwhile.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Way:
     #: How its backends are changed, in words.
     changed_by: str
     start: Callable[[Site, Sequence[int]], AbstractContextManager[Balancer]]
-    #: Why it cannot be had here.
+    #: Why it cannot be measured here.
     missing: Callable[[], str | None] = lambda: None
 
 
@@ -100,12 +100,12 @@ def nft(name: str, pick: str) -> Way:
     return rules(name, "nft -f, with flush ruleset", load, lambda host: host.run("nft", "flush", "ruleset"))
 
 
-def in_turn(place: int, ports: int) -> str:
+def round_robin(place: int, ports: int) -> str:
     left = ports - place
     return f"-m statistic --mode nth --every {left} --packet 0 " if left > 1 else ""
 
 
-def by_chance(place: int, ports: int) -> str:
+def by_probability(place: int, ports: int) -> str:
     left = ports - place
     return f"-m statistic --mode random --probability {1 / left:.11f} " if left > 1 else ""
 
@@ -178,7 +178,7 @@ def farming(site: Site, ports: Sequence[int]) -> Iterator[Balancer]:
     farm = nftlb.farm("web", HOSTS, HOSTS[:1] * len(ports), ports=ports)
 
     def change(ports: Sequence[int]) -> None:
-        daemon.post([nftlb.change("web", number, port=str(port)) for number, port in enumerate(ports)])
+        daemon.post([nftlb.change("web", number, {"port": str(port)}) for number, port in enumerate(ports)])
 
     with nftlb.daemon(site.host, site.folder, [farm]) as daemon:
         yield Balancer(change=change)
@@ -210,7 +210,7 @@ def proxy(
                 before = set(descendants(process.pid))
 
                 def reloaded() -> bool:
-                    # One that has just started may not hear its signal.
+                    # A process that has just started may miss its signal.
                     process.send_signal(reload)
                     return comes(lambda: not before.issuperset(descendants(process.pid)), process, 1.0)
 
@@ -243,9 +243,9 @@ NGINX = proxy(
     no_nginx,
 )
 NFTLB = Way(name="nftlb, DNAT", changed_by="its API", start=farming, missing=partial(absent, nftlb.PROGRAM))
-NFT = nft("nft rule, in turn", "inc")
+NFT = nft("nft rule, round robin", "inc")
 NFT_RANDOM = nft("nft rule, random, as kube-proxy picks", "random")
-IPTABLES = iptables("iptables rules, in turn", in_turn)
-IPTABLES_RANDOM = iptables("iptables rules, random, as kube-proxy picks", by_chance)
+IPTABLES = iptables("iptables rules, round robin", round_robin)
+IPTABLES_RANDOM = iptables("iptables rules, random, as kube-proxy picks", by_probability)
 IPTABLES_ALIKE = iptables("iptables rules, the same nth on each line", alike)
-IPTABLES_COMMANDS = iptables("iptables commands", in_turn, restore=False)
+IPTABLES_COMMANDS = iptables("iptables commands", round_robin, restore=False)

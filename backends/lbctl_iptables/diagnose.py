@@ -110,8 +110,8 @@ def _restored(host: Host) -> Iterator[Problem]:
             severity=Severity.WARNING,
             message=f"{unit} replaces table nat, including rules of lbctl, when it starts or reloads",
             evidence=f"{path} has a section *nat and none of lbctl's chains; {wanted}",
-            fix=f"enable a unit like examples/systemd/lbctl.service with PartOf={unit}, which applies again; "
-            "or remove *nat from that file",
+            fix=f"enable lbctl.service (lbctl's packages and examples/systemd have it) with PartOf={unit}, "
+            "which applies again; or remove *nat from that file",
         )
 
 

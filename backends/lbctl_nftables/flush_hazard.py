@@ -41,8 +41,8 @@ def flush_hazard(host: Host) -> Iterator[Problem]:
         message=f"a reload, restart or stop of {UNIT} deletes all tables of nf_tables, those of lbctl too"
         + ("" if enabled(host, UNIT) else "; it is not enabled, but may be reloaded by hand"),
         evidence="; ".join(wipes),
-        fix="enable examples/systemd/lbctl.service, which applies again after a reload; or remove "
-        "`flush ruleset` from that file",
+        fix="enable lbctl.service, which applies again after a reload (lbctl's packages and examples/systemd "
+        "have it); or remove `flush ruleset` from that file",
     )
 
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import diagrams
 import links
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,7 +117,7 @@ def _for_site(text: str, page: str, source: str, pages: dict[str, str]) -> str:
         kind = "tree" if whole.is_dir() else "blob"
         return f"{REPOSITORY}/{kind}/main/{link.path}{anchor}"
 
-    return links.rewritten(text, changed)
+    return diagrams.drawn(links.rewritten(text, changed))
 
 
 if __name__ == "__main__":

@@ -98,6 +98,8 @@ class _Page(HTMLParser):
         super().__init__()
         self.links: list[str] = []
         self.anchors: set[str] = set()
+        #: What a browser loads with the page.
+        self.assets: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Note what a tag leads to, and its anchor."""
@@ -105,11 +107,16 @@ class _Page(HTMLParser):
         self.anchors |= {value for name in ("id", "name") if (value := values.get(name))}
         if tag == "link" and values.get("rel") == "canonical":
             return
+        loaded = values.get("href") if tag == "link" and values.get("rel") != "next" else values.get("src")
+        self.assets += [loaded] if loaded else []
         self.links += [value for name in ("href", "src") if (value := values.get(name))]
 
 
 def dead_in_html(directory: Path) -> Iterator[str]:
-    """Yield a sentence for each link of the pages below a directory that leads nowhere in it."""
+    """Yield a sentence for each link of the pages below a directory that leads nowhere in it.
+
+    Another one for each script, style or picture that a page loads from another server.
+    """
     pages: dict[Path, _Page] = {}
     directory = directory.resolve()
     for file in sorted(directory.rglob("*.html")):
@@ -119,6 +126,8 @@ def dead_in_html(directory: Path) -> Iterator[str]:
         for target in page.links:
             parts = urlsplit(target)
             if parts.scheme or parts.netloc:
+                if target in page.assets:
+                    yield f"{file.relative_to(directory)}: {target}: loaded from another server"
                 continue
             path = unquote(parts.path)
             base = directory if path.startswith("/") else file.parent

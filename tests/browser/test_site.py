@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Request, sync_playwright
 
 SITE = Path(__file__).parents[2] / ".venv" / "site" / "html"
 PAGES = ["index", "tutorial", "install", "reference", "commands", "how-to/agent", "explanation/comparison"]
+PAGES += ["migrating", "how-to/drain", "explanation/architecture"]
 
 
 class Quiet(SimpleHTTPRequestHandler):

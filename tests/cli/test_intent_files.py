@@ -99,6 +99,10 @@ def test_a_directory_is_merged(folder: Path) -> None:
     for words in (["etc"], ["--config", "etc"]):
         done = run_lbctl("check", *words, "--output", "json")
         assert (done.code, done.json["services"]) == (0, ["web", "api"])
+    planned = run_lbctl("plan", "--against", "etc", "--config", "etc")
+    assert planned.err.splitlines() == [
+        "Note: not read: etc/old.toml; of etc, lbctl.toml and conf.d/*.toml are the intent"
+    ]
     # Where there is nothing of that, its *.toml.
     assert run_lbctl("check", "etc/conf.d", "--output", "json").json["services"] == ["api"]
     (folder / "empty").mkdir()

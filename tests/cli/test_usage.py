@@ -54,6 +54,13 @@ MISTAKES = {
         "name a file of rules, - for standard input, or a store with --from",
         "e.g. lbctl import --from",
     ),
+    "plan --config a.toml -f b.toml": (
+        "--config is given twice",
+        "give it once; the files of a directory are merged",
+    ),
+    "agent --owner a --owner a": ("--owner is given twice", "give it once"),
+    "weight web/1 2 --wait 1s --wait 2s": ("--wait is given twice", "give it once"),
+    "apply --force": ("apply has no option --force", "--yes skips the prompt"),
     "history 1 2": ('unexpected argument "2"', "usage: lbctl history [OPTIONS] [NUMBER]"),
     "render --network x": ('--network: "x" is not a network', "e.g. 10.0.0.0/24"),
 }

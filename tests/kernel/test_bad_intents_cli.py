@@ -12,6 +12,7 @@ import pytest
 
 from support.bad_intents import BAD_INTENTS
 from support.network import Network, Result, intent, service
+from support.users import as_user
 
 BAD = {bad.name: bad for bad in BAD_INTENTS}
 #: One of each kind of mistake, for whole processes.
@@ -136,13 +137,14 @@ def test_a_directory_without_intent_files(network: Network) -> None:
     ],
 )
 def test_a_file_that_the_user_may_not_read(network: Network, mode: int) -> None:
-    drop = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all")
     # Not below pytest's own folders: those are closed to other users.
     with tempfile.TemporaryDirectory() as name:
         secret = Path(name, "lbctl.toml")
         secret.write_text(GOOD)
         secret.chmod(0o600)
         Path(name).chmod(mode)
-        done = lbctl(network, "check", "--config", str(secret), before=drop, cwd="/")
+        done = lbctl(
+            network, "check", "--config", str(secret), before=as_user("--bounding-set=-all"), cwd="/"
+        )
         refused(done, str(secret))
         assert "permission denied" in done.err.lower()

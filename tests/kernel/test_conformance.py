@@ -13,7 +13,7 @@ from lbctl.conformance import __main__ as conformance
 from lbctl.conformance.checks import HASHED, HASHED6, TABLED, crowd, who_serves_whom
 from lbctl.conformance.test_conformance import *  # noqa: F403 (the suite itself)
 from lbctl.host import LocalHost
-from lbctl.model import Endpoint, Intent, Protocol, Scheduler, Service, SourceNat, State
+from lbctl.model import Endpoint, Forward, Intent, Protocol, Scheduler, Service, SourceNat, State
 from lbctl_nftables import backend as nftables
 from support.network import DRIVERS
 
@@ -100,9 +100,22 @@ LESS: dict[str, tuple[Callable[[Service], Service], tuple[str, ...]]] = {
     ),
     "always turns": (
         as_scheduler(Scheduler.ROUND_ROBIN),
-        ("scheduler random", "scheduler source-hash", "scheduler maglev"),
+        ("scheduler random", "scheduler source-hash", "scheduler maglev", "scheduler least-connections"),
     ),
     "always a dice": (as_scheduler(Scheduler.RANDOM), ("tcp", "udp", "sctp", "ranges of ports")),
+    "never dealt": (lambda s: replace(s, deals=frozenset()), ("scheduler least-connections",)),
+    "always by translation": (
+        lambda s: replace(s, forward=Forward.NAT, hops=frozenset()),
+        ("direct server return",),
+    ),
+    "a hash for no client": (
+        lambda s: (
+            replace(s, scheduler=Scheduler.RANDOM)
+            if s.forward is Forward.DSR and s.scheduler is Scheduler.SOURCE_HASH
+            else s
+        ),
+        ("direct server return",),
+    ),
     "no memory": (lambda s: replace(s, affinity=None), ("affinity",)),
     "a long memory": (lambda s: replace(s, affinity=s.affinity and 3600), ("affinity",)),
     "everybody active": (
@@ -202,6 +215,26 @@ def test_a_capability_that_is_denied_must_be_refused() -> None:
     assert wrong("affinity", liar(probe=humble, compile=silent)) == (
         "compiles affinity, which its capabilities lack"
     )
+
+
+def test_offload_is_checked_where_it_can_be_had() -> None:
+    """This kernel has no flowtables: a backend that says it had, and does without, balances all the same."""
+
+    def proud(host: Any, *, driver: str | None = None) -> Any:
+        found = nftables.probe(host, driver=driver)
+        return replace(found, capabilities=replace(found.capabilities, offload=True))
+
+    def plainly(intent: Intent, capabilities: Any, **options: Any) -> Any:
+        return nftables.compile(replace(intent, offload=()), capabilities, **options)
+
+    def not_at_all(intent: Intent, capabilities: Any, **options: Any) -> Any:
+        services = () if intent.offload else intent.services
+        return nftables.compile(replace(intent, services=services, offload=()), capabilities, **options)
+
+    outcome = run(BY_NAME["offload"], liar(probe=proud, compile=plainly))
+    assert (outcome.verdict, outcome.reason) == (Support.YES, "")
+    assert wrong("offload", liar(probe=proud, compile=not_at_all))
+    assert run(BY_NAME["offload"], liar()).verdict in {Support.YES, Support.REFUSED}
 
 
 def test_a_capability_that_is_claimed_must_not_be_refused() -> None:

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from support.network import Network
+from support.users import as_user
 
 LBCTL = Path(sys.executable).with_name("lbctl")
 #: Loses all privileges, but keeps the bounding set, which a user namespace needs.
-USER = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all")
+USER = as_user("--inh-caps=-all")
 CONNECTIONS = 300
 #: By its path: some demos have an empty PATH.
 NSENTER = shutil.which("nsenter") or "nsenter"

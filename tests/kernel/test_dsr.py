@@ -1,20 +1,22 @@
 """Direct server return on a switch: real hosts, real connections, nothing tracked by the balancer."""
 
 import json
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from lbctl.conformance.network import Responder
 from lbctl_nftables import layout
-from support.agents import AgentProcess
+from support.agents import AgentProcess, checked
 from support.examples import SEGMENT
 from support.network import intent, service
-from support.segment import CLIENTS4, SERVERS4, SERVERS6, SERVICE4, SERVICE6, Segment, tally
+from support.segment import CLIENTS4, PATIENCE, SERVERS4, SERVERS6, SERVICE4, SERVICE6, Segment, tally
 
 LISTEN = [f"{at}:80/{kind}" for at in (SERVICE4, f"[{SERVICE6}]") for kind in ("tcp", "udp")]
 EVERY = (*SERVERS4, *SERVERS6)
-RULES = ("round-robin", "source-hash", "maglev")
 
 
 @pytest.fixture
@@ -89,6 +91,55 @@ def test_a_hash_for_one_protocol_counts_connections_and_not_packets(segment: Seg
     counted = [int(str(each["connections"])) for each in status(segment).values()]
     assert sum(counted) == max(counted) == 6
     assert tracked(segment) == 0
+
+
+def test_weights_backups_and_a_dice(segment: Segment) -> None:
+    def endpoints(*states: str) -> str:
+        tables = (
+            f'[[service.endpoint]]\naddress = "{server}"\nweight = {weight}\nstate = "{state}"\n'
+            for server, weight, state in zip(SERVERS4, (3, 1, 2), states, strict=True)
+        )
+        return "".join(tables)
+
+    far = service("far", f"{SERVICE4}:80/tcp", forward="dsr")
+    apply(segment, intent(far + endpoints("active", "active", "active")))
+    assert tally(segment.ask(12)) == [6, 2, 4]
+    apply(segment, intent(far + endpoints("active", "active", "backup")))
+    assert tally(segment.ask(8)) == [6, 2, 0]
+    apply(segment, intent(far + endpoints("drain", "drain", "backup")))
+    assert tally(segment.ask(3)) == [0, 0, 3]
+    dice = service("far", f"{SERVICE4}:80/tcp", forward="dsr", scheduler="random")
+    apply(segment, intent(dice + endpoints("active", "active", "active")))
+    held = [segment.connect() for _ in range(60)]
+    found = tally(each.server for each in held)
+    # Each is within six standard deviations of its share: 30, 10 and 20 of 60.
+    assert all(
+        abs(got - wanted) <= 6 * (wanted * (60 - wanted) / 60) ** 0.5
+        for got, wanted in zip(found, (30, 10, 20), strict=True)
+    ), found
+    assert [each.server for each in held] != [each.server for each in held[:6]] * 10
+    assert [each.say() for each in held] == [each.server for each in held]
+
+
+def test_the_hook_is_behind_filters_at_ingress_and_before_others(segment: Segment) -> None:
+    apply(segment, intent(direct(*EVERY)))
+    head = 'type filter hook ingress device "eth0" priority'
+    segment.balancer.run(
+        "nft",
+        f"table netdev t {{ chain before {{ {head} 0; ip saddr {CLIENTS4[1]} counter drop; }};"
+        f"chain behind {{ {head} 100; tcp dport 80 counter drop; }}; }}",
+    )
+    for address in (SERVICE4, SERVICE6):
+        assert tally(segment.ask(3, address)) == [1, 1, 1]
+    with segment.client.entered(), socket.socket() as dropped:
+        dropped.bind((CLIENTS4[1], 0))
+        dropped.setblocking(False)
+        dropped.connect_ex((SERVICE4, 80))
+        until = time.monotonic() + PATIENCE
+        while "packets 0 " in segment.balancer.run("nft", "list", "chain", "netdev", "t", "before"):
+            assert time.monotonic() < until
+    assert sum(int(str(each["connections"])) for each in status(segment).values()) == 6
+    assert "packets 0 " in segment.balancer.run("nft", "list", "chain", "netdev", "t", "behind")
 
 
 def test_the_example_balances_as_it_says(segment: Segment) -> None:
@@ -314,6 +365,73 @@ def test_a_change_of_the_way_reports_what_is_lost(segment: Segment) -> None:
         assert "established connections of far are lost" in planned.out + planned.err
     apply(segment, intent(returned))
     assert tally(segment.ask(6)) == [2, 2, 2]
+
+
+def test_a_migration_leads_by_translation_and_nothing_is_lost_unsaid(segment: Segment) -> None:
+    segment.balancer.write("/proc/sys/net/ipv4/ip_forward", "1")
+    translated = intent(service("far", f"{SERVICE4}:80/tcp", *SERVERS4))
+    returned = intent(service("far", f"{SERVICE4}:80/tcp", *SERVERS4, forward="dsr"))
+    legacy = segment.lbctl("apply", "--yes", "--driver", "legacy", config=translated)
+    assert legacy.code == 0, legacy.err
+    refused = segment.lbctl("migrate", "--to", "nftables", "--yes", config=returned)
+    assert refused.code == 5
+    assert "it cannot hold" in refused.err
+    assert "lbctl apply changes the service, and says what that loses" in refused.err
+    held = [segment.connect() for _ in range(3)]
+    moved = segment.lbctl("migrate", "--to", "nftables", "--yes", config=translated)
+    assert moved.code == 0, moved.err
+    assert [each.say() for each in held] == [each.server for each in held]
+    lost = "established connections of far are lost"
+    planned = segment.lbctl("apply", "--yes", config=returned)
+    assert planned.code == 0, planned.err
+    assert lost in planned.out + planned.err
+    assert tally(segment.ask(6)) == [2, 2, 2]
+    assert {each.say() for each in held} == {"lost"}
+    refused = segment.lbctl("migrate", "--to", "iptables", "--yes", config=returned)
+    assert refused.code == 3
+    assert "forward dsr" in refused.err
+    back = segment.lbctl("apply", "--yes", config=translated)
+    assert back.code == 0, back.err
+    assert lost in back.out + back.err
+    moved = segment.lbctl("migrate", "--to", "iptables", "--yes", config=translated)
+    assert moved.code == 0, moved.err
+    assert tally(segment.ask(6)) == [2, 2, 2]
+
+
+@pytest.mark.parametrize("scheduler", ["round-robin", "maglev"])
+def test_the_agent_takes_an_endpoint_out_that_fails(segment: Segment, scheduler: str) -> None:
+    processes = [Responder(server) for server in segment.servers]
+    for server, process in zip(SERVERS4, processes, strict=True):
+        process.listen(81, address=server)
+        process.start()
+    learns = scheduler == "round-robin"
+    far = service("far", f"{SERVICE4}:80/tcp", *SERVERS4, forward="dsr", scheduler=scheduler)
+    apply(segment, intent(far + checked("tcp", port=81)))
+    agent = AgentProcess(segment).ready()  # type: ignore[arg-type]
+    try:
+        agent.wait(lambda: agent.said.count("is up") == 3, "not found to be up")
+        before = {client: segment.connect(source=client) for client in CLIENTS4[:12]}
+        assert min(tally(each.server for each in before.values())) >= 1
+        processes[0].close()
+        agent.lost(SERVERS4[0])
+        after = tally(segment.ask(1, source=client)[0] for client in CLIENTS4)
+        assert after[0] == 0
+        assert after[1:] == [20, 20] or not learns
+        # What is learned stays, since only the check has failed; with a hash, the others stay.
+        stay = [each for each in before.values() if learns or each.server != SERVERS4[0]]
+        assert [each.say() for each in stay] == [each.server for each in stay]
+        processes[0] = Responder(segment.servers[0])
+        processes[0].listen(81, address=SERVERS4[0])
+        processes[0].start()
+        agent.wait(lambda: f"{SERVERS4[0]} 0 -> " in agent.said, "not taken in again")
+        assert [each.say() for each in stay] == [each.server for each in stay]
+        if not learns:
+            again = {client: segment.ask(1, source=client)[0] for client in before}
+            assert again == {client: each.server for client, each in before.items()}
+    finally:
+        agent.stop()
+        for process in processes:
+            process.close()
 
 
 def test_explain_compare_and_import_read_live_rules_at_ingress(segment: Segment, tmp_path: Path) -> None:

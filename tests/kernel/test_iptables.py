@@ -1,16 +1,20 @@
 """What iptables does in its own way: trees of rules, hashes by `cluster`, two tables, two families."""
 
+import fcntl
 import random
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from lbctl import engine
 from lbctl.config import load
 from lbctl.conformance.network import CLIENT4, HOST4, HOST6, SERVERS4
+from lbctl.errors import ApplyFailed
 from lbctl.host import Completed, LocalHost
+from lbctl.host.netns import PrivateHost
 from lbctl.model import Family
 from support.network import Network, intent, service, weighted
 
@@ -25,6 +29,17 @@ def options(flavour: str) -> tuple[str, ...]:
 def apply(network: Network, way: Sequence[str], text: str) -> None:
     done = network.lbctl("apply", "--yes", *way, config=text)
     assert done.code == 0, done.err
+
+
+def test_a_lock_of_one_private_namespace_is_not_that_of_another(network: Network) -> None:
+    command = ("iptables-legacy", "--table", "nat", "--append", "OUTPUT", "--jump", "ACCEPT")
+    path = PrivateHost.environment["XTABLES_LOCKFILE"]
+    with network.client.entered(), Path(path).open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Without -w, some versions wait for ever and others fail.
+        network.tool(*command)
+        with pytest.raises(ApplyFailed, match="holding the xtables lock"):
+            network.client.run(*command, "--wait", "1")
 
 
 # Trees of slots

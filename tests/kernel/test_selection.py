@@ -11,16 +11,10 @@ from pathlib import Path
 import pytest
 
 from support.network import Network, Result, intent, service
+from support.users import as_user
 
 WEB = intent(service("web", "80/tcp", "8001", "8002", "8003"))
-UNPRIVILEGED = (
-    shutil.which("setpriv") or "setpriv",
-    "--reuid=65534",
-    "--regid=65534",
-    "--clear-groups",
-    "--bounding-set=-all",
-    "--inh-caps=-all",
-)
+UNPRIVILEGED = as_user("--bounding-set=-all", "--inh-caps=-all")
 FLAVOURS = {
     f"{word}-{flavour}-{verb}"
     for word in ("iptables", "ip6tables")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 _CLONE_NEWNS = 0x00020000
 _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 0x40000
+_MNT_DETACH = 2
 #: What any program needs of the running system.
 SYSTEM = ("/dev", "/proc", "/sys")
 
@@ -29,7 +30,11 @@ def main(arguments: list[str]) -> None:
     _call("mount", bytes(Path(root)), bytes(Path(root)), None, _MS_BIND, None)
     for folder in (*SYSTEM, *folders):
         _bind(Path(folder), Path(root))
-    os.chroot(root)
+    os.chdir(root)
+    # Not chroot: who enters this mount namespace later finds the same root, and the kernel refuses user
+    # namespaces to processes below a changed root.
+    _call("pivot_root", b".", b".")
+    _call("umount2", b".", _MNT_DETACH)
     os.chdir(cwd if cwd.is_dir() else "/")
     os.execvp(program[0], program)
 

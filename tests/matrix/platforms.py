@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from lbctl.host.netns import PrivateHost
 from matrix import commands, environments
 from matrix.releases import Release
 from matrix.roots import REPOSITORY, Root
@@ -88,8 +89,8 @@ def _environment(*folders: Path) -> dict[str, str]:
         "HOME": os.environ.get("HOME", "/root"),
         "LANG": "C.UTF-8",
         "PYTHONPATH": str(REPOSITORY / "tests"),
-        # The lock of iptables guards the real host's tables.
-        "XTABLES_LOCKFILE": os.devnull,
+        # As for any private namespace: the usual lock of iptables guards the real host's tables.
+        "XTABLES_LOCKFILE": PrivateHost.environment["XTABLES_LOCKFILE"],
         # The repository may be a user's, and root must leave nothing there.
         "PYTHONDONTWRITEBYTECODE": "1",
     }

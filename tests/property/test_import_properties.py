@@ -197,7 +197,23 @@ def test_listeners_that_meet_are_told_however_many_there_are() -> None:
     last = "-A PREROUTING -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 8002"
     made = imported(iptables.read("\n".join([*head, *rules, last, "COMMIT", ""])))
     assert len(made.intent.services) == len(rules)
-    assert [reason for _, reason in made.lost] == ["another service of the text listens on 80/tcp too"]
+    [(_, reason)] = made.lost
+    assert reason.startswith(
+        "80/tcp overlaps with 10.0.0.0:80/tcp, the listener of tcp-80; an intent has one"
+    )
+
+
+def test_local_connections_with_shares_of_their_own_say_how_to_have_one_service() -> None:
+    text = "\n".join(
+        f"iptables -t nat -A {chain} -p tcp --dport 80 -j REDIRECT --to-ports {port}"
+        for chain, port in (("PREROUTING", 8001), ("OUTPUT -d 127.0.0.1", 8002))
+    )
+    for lines in (text, "\n".join(reversed(text.splitlines()))):
+        [(_, reason)] = imported(iptables.read(lines)).lost
+        assert reason.endswith(
+            "an intent has one service for both, and the same shares for local connections and for those "
+            "from outside: tcp-80 without `local-clients = false`"
+        )
 
 
 PORT = "iptables -t nat -A PREROUTING -p tcp --dport 80"

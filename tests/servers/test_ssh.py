@@ -8,17 +8,18 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from statistics import median
+from typing import Any
 
 import pytest
 
 from lbctl.conformance.network import HOST4
 from matrix.releases import RELEASES, TOOLS
 from matrix.roots import unpacked
-from support.network import Network, Result, intent, run_lbctl, service
-from support.sshd import Sshd
+from support.far_hosts import received, trips
+from support.network import Network, intent, service
+from support.sshd import FarSshd
 from support.waves import Storm, reported, size
 
 PORTS = (8001, 8002, 8003)
@@ -28,8 +29,6 @@ STORM = size(8000)
 #: Connections that a migration meets at the least: a second's worth of what it is specified for.
 LOAD = 2000
 KILLS = int(os.environ.get("LBCTL_KILLS", "10"))
-#: How many times as long as on the host itself a command may take over ssh.
-MOST_TIMES = 1.5
 #: Trials whose connection is cut; 20 of 20 have to be reverted.
 TRIALS = int(os.environ.get("LBCTL_TRIALS", "5"))
 #: What a system has at the least, beside the tools.
@@ -44,45 +43,16 @@ _BY_HAND = f"""*nat
 COMMIT
 """
 
-Start = Callable[..., "Far"]
-
-
-class Far:
-    """The host of the network over ssh, and lbctl on the client."""
-
-    def __init__(self, network: Network, server: Sshd) -> None:
-        self.network = network
-        self.server = server
-
-    def lbctl(self, *words: str, config: str | None = None) -> Result:
-        options = ["--host=far"]
-        if config is not None:
-            path = self.network.folder / "far.toml"
-            path.write_text(config, encoding="utf-8")
-            options.append(f"--config={path}")
-        with self.network.client.entered():
-            return run_lbctl(*words, *options, env=self.environment)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {"LBCTL_STATE_DIR": str(self.network.folder / "here"), **self.server.environment}
+Start = Callable[..., FarSshd]
 
 
 @pytest.fixture
 def start(network: Network, servers: Path) -> Iterator[Start]:
-    running: list[Sshd] = []
+    running: list[FarSshd] = []
 
-    def begin(**options: object) -> Far:
-        made = Sshd(
-            servers,
-            network.host,
-            HOST4,
-            network.folder / "sshd",
-            state=network.folder / "far",
-            **options,  # type: ignore[arg-type]
-        )
-        running.append(made)
-        return Far(network, made)
+    def begin(**options: Any) -> FarSshd:
+        running.append(FarSshd(network, servers, **options))
+        return running[-1]
 
     yield begin
     for each in running:
@@ -152,8 +122,39 @@ def test_busybox_is_enough(network: Network, start: Start, servers: Path, tmp_pa
     assert "LBCTL" not in network.rules()
 
 
-def busybox_root(servers: Path, root: Path) -> Path:
-    """A root with busybox and the legacy iptables of this machine, and nothing else."""
+def test_busybox_and_nft_are_enough(network: Network, start: Start, servers: Path, tmp_path: Path) -> None:
+    """As OpenWrt has it by default: no perl, no Python, and no iptables."""
+    network.local_endpoints(PORTS)
+    far = start(root=busybox_root(servers, tmp_path / "root", programs=("nft",)))
+    shown = far.lbctl("backends", "--output", "json").json
+    usable = {d["name"] for backend in shown["backends"] for d in backend["drivers"] if d["usable"]}
+    assert usable == {"nft"}
+    first = far.lbctl("apply", "--yes", config=WEB)
+    assert (first.code, 1 < trips(first) <= 25) == (0, True), first.err
+    assert Counter(network.ask(network.client, HOST4, 80, 4)) == {"8001": 2, "8002": 2}
+    same = far.lbctl("plan", config=WEB)
+    assert ("Nothing to change" in same.out, 1 < trips(same) <= 12) == (True, True), same.err
+    before = network.rules()
+    assert far.lbctl("apply", "--yes", "--trial", "2s", config=WIDER).code == 8
+    assert network.rules() == before
+    assert far.lbctl("drain", "web/8002", "--yes").code == 0
+    assert set(network.ask(network.client, HOST4, 80, 4)) == {"8001"}
+    rows = far.lbctl("status", "--output", "json").json["services"][0]["endpoints"]
+    assert [row["families"]["ipv4"]["connections"] for row in rows] == [6, 2]
+    network.tool("nft", "delete", "chain", "ip", "lbctl", "output")
+    assert "Shared rules were modified" in far.lbctl("plan", config=WEB).out
+    assert far.lbctl("apply", "--yes", config=WEB).code == 0
+    assert "hook output" in network.tool("nft", "list", "ruleset")
+    assert far.lbctl("rollback", "--yes").code == 0
+    assert far.lbctl("remove", "--yes").code == 0
+    assert network.tool("nft", "list", "tables") == ""
+
+
+LEGACY = ("xtables-legacy-multi",)
+
+
+def busybox_root(servers: Path, root: Path, programs: Sequence[str] = LEGACY) -> Path:
+    """A root with busybox and some programs of this machine, legacy iptables if none is named."""
     busybox = servers / "bin/busybox"
     listed = subprocess.run([busybox, "--list-full"], capture_output=True, text=True, check=True).stdout
     for path in listed.split():
@@ -161,18 +162,19 @@ def busybox_root(servers: Path, root: Path) -> Path:
         (root / path).symlink_to("/bin/busybox")
     (root / "bin/busybox").unlink(missing_ok=True)
     shutil.copy(busybox, root / "bin/busybox")
-    binary = Path("/usr/sbin/xtables-legacy-multi")
-    [plugins] = Path("/usr/lib").glob("*/xtables")
-    programs = [binary, *plugins.glob("*.so")]
-    needed = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=True).stdout
+    files = [Path("/usr/sbin") / program for program in programs]
+    if programs == LEGACY:
+        [plugins] = Path("/usr/lib").glob("*/xtables")
+        files += plugins.glob("*.so")
+    needed = subprocess.run(["ldd", *files], capture_output=True, text=True, check=True).stdout
     libraries = {Path(word) for word in needed.split() if word.startswith("/") and not word.endswith(":")}
-    for path in (*programs, *libraries):
+    for path in (*files, *libraries):
         target = root / path.relative_to("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
-    for word in ("iptables", "ip6tables"):
+    for word in ("iptables", "ip6tables") if programs == LEGACY else ():
         for part in ("", "-save", "-restore"):
-            (root / f"usr/sbin/{word}{part}").symlink_to(binary.name)
+            (root / f"usr/sbin/{word}{part}").symlink_to(LEGACY[0])
     return root
 
 
@@ -250,34 +252,18 @@ def children(pid: int) -> list[int]:
         return []
 
 
-@pytest.mark.timeout(900)
-def test_ten_thousand_services(network: Network, start: Start) -> None:
-    """Each command takes at most `MOST_TIMES` as long as on the host itself, by the median of three."""
+def test_ten_thousand_services_take_no_more_round_trips(network: Network, start: Start) -> None:
+    """Nor do more bytes come than the kernel's answers have; the time is measured by bench/remote.py."""
     far = start()
-    many = intent(
-        *(
-            service(f"s{n}", f"192.0.2.1:{10000 + n}/tcp", "10.0.0.11:80", "10.0.0.12:80")
-            for n in range(10_000)
-        )
+    many = (
+        service(f"s{n}", f"192.0.2.1:{10000 + n}/tcp", "10.0.0.11:80", "10.0.0.12:80") for n in range(10_000)
     )
-    path = network.folder / "many.toml"
-    path.write_text(many, encoding="utf-8")
-    commands = {
-        "apply": ("--driver=nft", "--yes", f"--config={path}"),
-        "plan": ("--driver=nft", f"--config={path}"),
-        "remove": ("--yes",),
-    }
-    runs = {"local": network.lbctl, "ssh": far.lbctl}
-    times: dict[tuple[str, str], list[float]] = {}
-    for _ in range(3):
-        for place, run in runs.items():
-            for command, options in commands.items():
-                began = time.monotonic()
-                done = run(command, *options)
-                times.setdefault((command, place), []).append(time.monotonic() - began)
-                assert done.code == 0, done.err
-    medians = {key: median(found) for key, found in times.items()}
-    for command in commands:
-        local, ssh = medians[command, "local"], medians[command, "ssh"]
-        print(f"{command}: local {local:.2f} s, over ssh {ssh:.2f} s, {ssh / local:.2f} times as long")
-    assert all(medians[each, "ssh"] <= MOST_TIMES * medians[each, "local"] for each in commands)
+    config = intent(*many)
+    first = far.lbctl("apply", "--driver=nft", "--yes", config=config)
+    assert (first.code, 1 < trips(first) <= 25) == (0, True), first.err
+    same = far.lbctl("plan", "--driver=nft", config=config)
+    assert ("Nothing to change" in same.out, 1 < trips(same) <= 12) == (True, True), same.err
+    # One reading of all rules: 7.5 MB (Linux 6.18), and the record of the last change.
+    assert received(same) < 12 << 20, same.err
+    gone = far.lbctl("remove", "--yes")
+    assert (gone.code, trips(gone) <= 25) == (0, True), gone.err

@@ -147,4 +147,5 @@ def check(endpoint: str, health: str, reason: str) -> CheckedDocument:
         result="HTTP 503" if health == "down" else "HTTP 200",
         seconds=0.004,
         reason=reason,
+        expected=True,
     )

@@ -144,8 +144,8 @@ endpoints = ["8001", "8002"]
         "empty-file.toml",
         "",
         1,
-        "`schema` is missing",
-        "schema = 1",
+        "the file is empty",
+        "`lbctl init` prints an intent file",
     ),
     BadIntent(
         "endpoint-address-missing.toml",
@@ -841,7 +841,7 @@ listen = "*:80/tcp"
 endpoints = ["8001", "8002"]
 """,
         5,
-        'service "web": listener "*:80/tcp" has no address before the colon',
+        'service "web": listener "*:80/tcp": "*" is not an address',
         'just the port: "80/tcp"',
     ),
     BadIntent(

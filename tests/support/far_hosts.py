@@ -84,6 +84,12 @@ def trips(result: Result) -> int:
     return len(re.findall(r"(?m)^round trip \d+: ", result.err))
 
 
+def received(result: Result) -> int:
+    """How many bytes came from the host, by what a command says of itself under LBCTL_DEBUG=1."""
+    found = re.search(r"(?m)^received (\d+) bytes", result.err)
+    return int(found[1]) if found else 0
+
+
 def _program(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
     path.chmod(0o755)

@@ -29,16 +29,19 @@ PATIENCE = 20.0
 
 
 class Server:
-    """A process on one server that names itself: to who connects, and for each message that follows."""
+    """A process on one server that names itself: to who connects, and for each message that follows.
 
-    def __init__(self, namespace: Namespace, name: str, ports: Iterable[int]) -> None:
+    It listens at the service's addresses, and at the server's `own`, as translated connections need it.
+    """
+
+    def __init__(self, namespace: Namespace, name: str, ports: Iterable[int], *own: str) -> None:
         self.name = name
         self._selector = selectors.DefaultSelector()
         self._wake, woken = socket.socketpair()
         self._selector.register(woken, selectors.EVENT_READ, None)
         with namespace.entered():
             for port in ports:
-                for address in (SERVICE4, SERVICE6):
+                for address in (SERVICE4, SERVICE6, *own):
                     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
                         self._listen(address, port, kind)
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -139,7 +142,7 @@ class Segment:
         for number, server in enumerate(self.servers):
             server.address("eth0", f"{SERVERS4[number]}/24", f"{SERVERS6[number]}/64")
             self._set_up(server)
-            process = Server(server, SERVERS4[number], ports)
+            process = Server(server, SERVERS4[number], ports, SERVERS4[number], SERVERS6[number])
             self._stack.callback(process.close)
 
     def _host(self, local: PrivateHost) -> Namespace:

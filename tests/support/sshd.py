@@ -10,9 +10,12 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from lbctl.conformance.network import HOST4
 from lbctl.host.netns import Namespace
 from matrix.roots import ENTER
+from support.network import Network, Result, run_lbctl
 
 PORT = 2222
 #: In a mount namespace of its own: the account that sshd gives privileges up to may be missing here.
@@ -113,6 +116,34 @@ ForceCommand {folder}/command
         self._process.terminate()
         self._process.wait(30)
         self._log.close()
+
+
+class FarSshd:
+    """The host of a network over a real sshd, and lbctl on the client."""
+
+    def __init__(self, network: Network, servers: Path, **options: Any) -> None:
+        self._network = network
+        folder = network.folder
+        self.server = Sshd(servers, network.host, HOST4, folder / "sshd", state=folder / "far", **options)
+
+    def lbctl(self, *words: str, config: str | None = None) -> Result:
+        """Run the real program on the client."""
+        options = ["--host=far"]
+        if config is not None:
+            path = self._network.folder / "far.toml"
+            path.write_text(config, encoding="utf-8")
+            options.append(f"--config={path}")
+        with self._network.client.entered():
+            return run_lbctl(*words, *options, env=self.environment)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs to reach it."""
+        return {"LBCTL_STATE_DIR": str(self._network.folder / "here"), **self.server.environment}
+
+    def close(self) -> None:
+        """End the server."""
+        self.server.close()
 
 
 def _write(path: Path, text: str, mode: int = 0o644) -> None:

@@ -351,8 +351,10 @@ def test_a_damaged_record_has_the_agent_do_nothing_and_say_so() -> None:
         assert agent.slots == set(NAMES[1:])
 
 
-@pytest.mark.parametrize(("ipv6", "failing"), [(True, 2), (False, 0)])
-def test_failures_of_a_family_that_no_client_can_use_are_not_counted(ipv6: bool, failing: int) -> None:
+@pytest.mark.parametrize(("ipv6", "counts"), [(True, (4, 2)), (False, (2, 0))])
+def test_failures_of_a_family_that_no_client_can_use_are_not_counted(
+    ipv6: bool, counts: tuple[int, int]
+) -> None:
     address = "20010db8000100000000000000000001 02 40 00 80     eth0\n"
     agent = Agent(
         intent=read_intent(service("web", "80/tcp", "8001", "8002") + CHECK),
@@ -362,7 +364,9 @@ def test_failures_of_a_family_that_no_client_can_use_are_not_counted(ipv6: bool,
     agent.prober.answer = lambda target: REFUSED if target.family is Family.IPV6 else passed
     with agent.running() as go:
         go(10)
-        assert agent.checker.counts() == (4, failing)
+        assert agent.checker.counts() == counts
+        expected = {each["family"]: each["expected"] for each in agent.checker.documents(None)}
+        assert expected == {"ipv4": True, "ipv6": ipv6}
 
 
 def test_endpoints_that_never_passed_are_one_line_of_a_family() -> None:

@@ -122,6 +122,15 @@ def test_metrics_are_read_by_prometheus() -> None:
     assert samples["lbctl_agent_ready",] == 1
 
 
+def test_no_alert_is_for_a_family_that_no_client_can_use() -> None:
+    document = status_document()
+    failing = next(each for each in document["agent"]["checks"] if each["health"] == "down")
+    sample = f'lbctl_endpoint_up{{endpoint="{failing["endpoint"]}",family="ipv4",service="web"}} 0.0'
+    assert sample in metrics.exposition(document).decode()
+    failing["expected"] = False
+    assert sample not in metrics.exposition(document).decode()
+
+
 def test_a_source_that_fails_is_told_from_one_that_was_not_asked_yet() -> None:
     document = status_document()
     row: Any = {"service": "web", "kind": "dns", "name": "x", "endpoints": 2, "age": 1.5, "error": None}

@@ -95,6 +95,32 @@ def test_fifty_megabytes_are_refused_without_reading_them(tmp_path: Path) -> Non
     assert problem.hint
 
 
+@pytest.mark.parametrize("text", ["", "\n", "# nothing yet\n", "{}"])
+def test_an_empty_file_is_named_as_one(text: str) -> None:
+    with pytest.raises(IntentError) as caught:
+        loads(text, "lbctl.toml")
+    [problem] = caught.value.problems
+    assert str(problem) == "lbctl.toml:1: the file is empty"
+
+
+@pytest.mark.parametrize(
+    ("listen", "message", "hint"),
+    [
+        ("tcp", "has no port", 'write "80/tcp"'),
+        ("80", "has no protocol", 'write "80/tcp"'),
+        ("192.0.2.1/tcp", "has no port", 'write "192.0.2.1:80/tcp"'),
+        ("*:80/tcp", ': "*" is not an address', 'write just the port: "80/tcp"'),
+        (":80/tcp", "has no address before the colon", 'write just the port: "80/tcp"'),
+    ],
+)
+def test_a_listener_without_a_part_of_it(listen: str, message: str, hint: str) -> None:
+    with pytest.raises(IntentError) as caught:
+        loads(f'schema = 1\n[[service]]\nname = "a"\nlisten = "{listen}"\nendpoints = ["1"]\n')
+    [problem] = caught.value.problems
+    assert problem.message.endswith(f'listener "{listen}"{message if message[0] == ":" else f" {message}"}')
+    assert problem.hint == hint
+
+
 @pytest.mark.parametrize(
     ("raw", "line", "message"),
     [

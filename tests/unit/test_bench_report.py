@@ -69,7 +69,7 @@ print(Target(title="a", value=2, limit=1, at_least=True, cause="x").verdict)
 """
     assert python(code).splitlines() == [
         "MISSED: the kernel's part is 1.5",
-        "MISSED: cause not known",
+        "MISSED: not explained",
         "meant for 10,000 services",
         "met",
     ]
@@ -80,6 +80,21 @@ def test_lists_of_numbers_are_lines_of_the_document() -> None:
     text = python(code)
     assert '"a": [1, 2.5]' in text.replace("[ ", "[").replace(" ]", "]")
     assert json.loads(text) == {"a": [1, 2.5], "b": [{"c": []}]}
+
+
+def test_the_command_that_nft_refuses_is_found_in_the_log_of_nftlb() -> None:
+    refused, before = "add flowtable ip nftlb ft { hook ingress priority 50 ; }", " ; add table ip nftlb ; "
+    log = [
+        "nft command error : Error: Could not process rule: No such file or directory",
+        f"{before}{refused} ; add rule ip nftlb a flow add @ft",
+        " " * len(before) + "^" * len(refused),
+        "recovery in progress...",
+    ]
+    code = "import nftlb, sys; print(nftlb.complaint(sys.argv[1])); print(nftlb.complaint('no marks'))"
+    assert python(code, "\n".join(log)).splitlines() == [
+        f"Could not process rule: No such file or directory: {refused}",
+        "no marks",
+    ]
 
 
 def report(*words: str) -> subprocess.CompletedProcess[str]:

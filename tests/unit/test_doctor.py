@@ -16,7 +16,18 @@ from lbctl.cli import app
 from lbctl.engine.inspect.doctor import Diagnosis, examine
 from lbctl.host import LocalHost, listening, route_to
 from lbctl.host.fake import FakeHost
-from lbctl.model import Discovery, Endpoint, Family, Intent, Listener, Protocol, Service, Severity, State
+from lbctl.model import (
+    Discovery,
+    Endpoint,
+    Family,
+    Intent,
+    Limit,
+    Listener,
+    Protocol,
+    Service,
+    Severity,
+    State,
+)
 from lbctl.spi import Capabilities, Case, Driver, Probe, Problem
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
@@ -122,6 +133,18 @@ def test_a_family_that_nobody_outside_can_use_is_no_trap() -> None:
     assert [(problem.code, problem.severity) for problem in diagnosis.problems] == [
         ("not-listening", Severity.WARNING)
     ]
+
+
+def test_a_process_that_its_check_took_out_is_not_named_for_a_family_that_no_client_can_use() -> None:
+    files = {f"{NET}/tcp": HEAD, f"{NET}/tcp6": HEAD, f"{NET}/if_inet6": f"{1:032x} 01 80 10 80       lo\n"}
+    endpoints = (Endpoint(port=8001), Endpoint(port=8002))
+    taken_out = (Limit(family=Family.IPV4, to="8001"), Limit(family=Family.IPV4, to="8002"))
+    service = replace(WEB, endpoints=endpoints)
+    # Nothing was checked: no process listens at all.
+    assert codes(found(host(files), Intent(services=(service,)))) == ["not-listening"] * 2
+    left = replace(service, limits=taken_out[:1])
+    [problem] = found(host(files), Intent(services=(left,))).problems
+    assert problem.endpoints == (("web", "8002"),)
 
 
 # -- routes

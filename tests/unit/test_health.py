@@ -472,6 +472,25 @@ def test_memory_stays_flat_and_health_follows_runs(events: list[tuple[int, Endin
         assert all(v.health is health for v in world.monitor.verdicts()["web"].values())
 
 
+def test_what_a_program_prints_each_time_anew_is_no_news() -> None:
+    world = World(service(check=replace(CHECK, probe=TRUE)))
+    target = world.monitor.target(subject())
+    assert target is not None
+
+    def is_news(ending: Ending, text: str) -> bool:
+        outcome = Outcome(ending=ending, text=text)
+        found = world.monitor.is_news(target, outcome)
+        world.monitor.record(target, outcome, world.now)
+        return found
+
+    assert is_news(Ending.PASSED, "exit 0: load 0.1")
+    assert not is_news(Ending.PASSED, "exit 0: load 0.2")
+    assert [is_news(Ending.FAILED, f"exit 1: at {n}") for n in range(5)] == [True] * 3 + [False] * 2
+    assert is_news(Ending.FAILED, "timeout")
+    assert not is_news(Ending.UNDECIDED, "timeout")
+    assert is_news(Ending.UNDECIDED, "not run: no file")
+
+
 def test_results_are_one_printable_line() -> None:
     text = Outcome(ending=Ending.FAILED, text="a\x1b[31m\n" + "x" * 400).text
     assert text.isprintable()

@@ -32,6 +32,10 @@ def test_dead_links_are_found(tmp_path: Path) -> None:
     )
     (tmp_path / "b.md").write_text("## `One`\n\n[up](../x.md)\n")
     (tmp_path / "page.html").write_text('<a id="x" href="#x"></a><a href="#y"></a><img src="none.svg">')
+    (tmp_path / "far.html").write_text(
+        '<a href="https://example.org/x">x</a><link rel="next" href="https://example.org/y">'
+        '<script src="https://example.org/a.js"></script><link rel="stylesheet" href="//example.org/b.css">'
+    )
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]); import links; from pathlib import Path\n"
         "root = Path(sys.argv[2]); pages = {p.name: p.read_text() for p in sorted(root.glob('*.md'))}\n"
@@ -43,6 +47,36 @@ def test_dead_links_are_found(tmp_path: Path) -> None:
         "a.md: c.md: no such file",
         "a.md: b.md#two: no such heading",
         "b.md: ../x.md: no such file",
+        "far.html: https://example.org/a.js: loaded from another server",
+        "far.html: //example.org/b.css: loaded from another server",
         "page.html: #y: no such anchor",
         "page.html: none.svg: no such page",
     ]
+
+
+def test_flow_charts_are_drawn_by_the_site_itself() -> None:
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import diagrams\n"
+        "print(diagrams.drawn(sys.stdin.read()))"
+    )
+    chart = 'flowchart LR\n  a["one & two"] -->|x| b[(three)]\n  b --> a\n  subgraph "g"\n  c\n  end\n'
+    words = [sys.executable, "-c", script, str(BUILD.parent)]
+    done = subprocess.run(
+        words,
+        input=f"# A\n\n```mermaid\n{chart}```\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    drawn = done.stdout
+    assert drawn.startswith("# A\n\n<div")
+    # A blank line would end the block of HTML.
+    assert "\n\n<" not in drawn[5:]
+    pictures = ElementTree.fromstring(f"<all>{drawn.removeprefix('# A')}</all>")
+    assert ["".join(text.itertext()) for text in pictures.iter("text")] == ["x", "one & two", "three", "c"]
+    assert len([path for path in pictures.iter("path") if path.get("class") == "edge"]) == 2
+    done = subprocess.run(
+        words, input="```mermaid\nflowchart LR\na ==> b\n```\n", capture_output=True, text=True
+    )
+    assert "a diagram has a line that is not understood: a ==> b" in done.stderr

@@ -241,6 +241,9 @@ def test_what_is_not_applied_cannot_be_drained() -> None:
     with pytest.raises(IntentError, match='"web" names no endpoint') as caught:
         desk.drain("web")
     assert caught.value.hint == "one of web/1, web/2, web/3"
+    with pytest.raises(IntentError, match='no service "2" is applied') as caught:
+        desk.drain("2")
+    assert caught.value.hint == 'did you mean "web/2"?'
     with pytest.raises(IntentError, match=r'"9".*\n.*"\*"'):
         desk.drain("web/9", "web/1", "web/*")
     assert desk.overrides == ()

@@ -163,11 +163,15 @@ def test_destinations_as_ssh_takes_them() -> None:
     assert (found.words()[-1], str(found)) == ("fe80::1%eth0", "root@[fe80::1%eth0]:22")
 
 
+#: What a host answers at the beginning: to the greeting, to what is saved and known, and to files.
+_TIME = b"now 1\nuptime 1.0 1\nnetwork 1\n"
+_BEGINNING = b"1 0 %d 0\n%b" % (len(_TIME), _TIME) + b"".join(b"%d 0 0 0\n" % n for n in range(2, 20))
+
+
 def test_a_name_that_leads_elsewhere_is_not_saved(ssh: Ssh) -> None:
+    ssh.answers(_BEGINNING).close()
     host = RemoteHost(Destination.of("far"))
-    host._facts = {"network": "1"}
-    host._saved = {}
     for name in ("../x", ".x", "a/b", "a\nb", ""):
-        with pytest.raises(ApplyFailed):
+        with pytest.raises(ApplyFailed, match="not a name"):
             host.save(name, "text")
     host.close()

@@ -23,6 +23,7 @@ from lbctl_nftables.kernel.values import (
     ANONYMOUS,
     FLAGS,
     MAP,
+    TIMEOUT,
     VERDICT_CODES,
     KernelChain,
     KernelElement,
@@ -62,7 +63,7 @@ _WORD = re.compile(r"[0-9a-f]{2,8}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class DescribedTable:
     """One table, as `objects` and `elements` return its parts."""
 
     is_dormant: bool = False
@@ -84,10 +85,10 @@ def tables(host: Host) -> tuple[KernelTable, ...]:
     return tuple(KernelTable(found[1], found[2]) for found in matches if found)
 
 
-def table(host: Host, name: KernelTable) -> Table:
+def table(host: Host, name: KernelTable) -> DescribedTable:
     """Return one table; of one that is not there, nothing. Raises `ApplyFailed`."""
     if name not in tables(host):
-        return Table()
+        return DescribedTable()
     done = host.listing(_words(host, name))
     if done.code:
         shown = done.ended_by or done.err.strip().partition("\n")[0]
@@ -114,7 +115,7 @@ def _words(host: Host, name: KernelTable) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=16)
-def _parsed(text: str, name: KernelTable) -> Table:
+def _parsed(text: str, name: KernelTable) -> DescribedTable:
     """Return what a listing says of a table."""
     debugged, _, listed = text.partition(f"table {name.family} {name.name} {{\n")
     raw = _Raw.of(debugged, name)
@@ -126,7 +127,7 @@ def _parsed(text: str, name: KernelTable) -> Table:
         if each not in sets
     }
     shown = {label: "\n".join(lines) for kind, label, lines in blocks if kind in {"map", "set"}}
-    return Table(
+    return DescribedTable(
         is_dormant=bool(re.search(r"^\tflags .*\bdormant\b", listed, re.M)),
         chains=tuple(_chain(label, lines) for kind, label, lines in blocks if kind == "chain"),
         rules=raw.rules,
@@ -209,7 +210,8 @@ def _declared(kind: str, name: str, lines: Sequence[str]) -> Iterator[Set]:
     values = () if is_verdict_map else data
     yield Set(
         name=name,
-        flags=flags | (MAP if kind == "map" else 0),
+        # nft leaves out a flag that follows from another line.
+        flags=flags | (MAP if kind == "map" else 0) | (TIMEOUT if "timeout" in found else 0),
         key_types=types,
         key_size=datatypes.size_of(types),
         data_types=values,

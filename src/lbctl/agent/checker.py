@@ -149,7 +149,7 @@ class Checker:
     def counts(self) -> tuple[int, int]:
         """Return how many endpoints are checked, by service and family, and how many of them fail.
 
-        A failure of a family that no client can use is none: see `is_expected`.
+        What fails in a family that no client can use is not counted: see `is_expected`.
         """
         if self._intent is None:
             return 0, 0
@@ -165,13 +165,14 @@ class Checker:
         failing = sum(
             is_expected(facts, services[name], family) for name, family in failed if name in services
         )
-        return sum(map(len, found.values())), failing
+        return sum(map(len, found.values())) - (len(failed) - failing), failing
 
     def documents(self, effective: Effective | None) -> list[CheckedDocument]:
         """Return what is shown of each check."""
         if self._intent is None:
             return []
         latest = self.latest()
+        facts = HostFacts(host=self._host)
         found = []
         for service in self._intent.services:
             own = latest.get(service.name)
@@ -192,6 +193,7 @@ class Checker:
                         result=verdict.result,
                         seconds=verdict.seconds,
                         reason=reason,
+                        expected=is_expected(facts, service, family),
                     )
                 )
         return found

@@ -96,7 +96,8 @@ def _agent(agent: AgentDocument) -> Iterator[Metric]:
     seconds = _endpoint_gauge("check_duration_seconds", "Duration of the last check")
     for check in agent["checks"]:
         where = (check["service"], check["endpoint"], check["family"])
-        if check["health"] in _HEALTH:
+        # An alert on what no client can reach would never end.
+        if check["health"] in _HEALTH and (check["expected"] or check["health"] != "down"):
             up.add_metric(where, _HEALTH[check["health"]])
         if check["seconds"] is not None:
             seconds.add_metric(where, check["seconds"])

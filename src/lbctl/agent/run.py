@@ -173,6 +173,8 @@ class _Agent:
             self._follower.wake()
             self._notifier.ready("following")
             self._journal.say(f'The agent of owner "{self._options.owner}" runs.')
+            if not self._options.listen:
+                self._journal.say("Without --listen it serves no page and no metrics.")
 
     def _fleet_member(self, observers: Observers) -> Member:
         """Return what follows a published intent, if the files name one."""

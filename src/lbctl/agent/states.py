@@ -112,9 +112,9 @@ class TargetState:
         """Return True if an outcome, not noted yet, can change the health, be it with those behind it.
 
         A pass of a target that is up, and a failure of one that is down, change nothing where the last result
-        was the same.
+        was of the same kind.
         """
-        if outcome.text != self.result:
+        if _kind(outcome.text) != _kind(self.result):
             return True
         match outcome.ending:
             case Ending.UNDECIDED:
@@ -172,6 +172,11 @@ class TargetState:
             least = max(hold, check.interval / 1000)
             hold = min(least * 2**self.flaps, max(hold, _MAX_HOLD))
         self.hold, self.held_until = hold, now.steady + hold
+
+
+def _kind(text: str) -> str:
+    """Return a result without what a program printed: that may be something else each time."""
+    return text.partition(": ")[0]
 
 
 @dataclass(slots=True)

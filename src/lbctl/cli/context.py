@@ -49,11 +49,12 @@ def working_on(destination: Destination) -> Iterator[None]:
     host = RemoteHost(destination, can_ask=sys.stdin is not None and sys.stdin.isatty())
     before = _REMOTE.set(host)
     try:
-        host.session.open()  # which connects while the command reads its intent
+        host.open()  # which connects while the command reads its intent
         yield
     finally:
         _REMOTE.reset(before)
         if os.environ.get("LBCTL_DEBUG") == "1":
             for number, verbs in enumerate(host.session.log, 1):
                 print(f"round trip {number}: {verbs}", file=sys.stderr)
+            print(f"received {host.session.received} bytes", file=sys.stderr)
         host.close()

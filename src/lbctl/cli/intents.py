@@ -37,7 +37,7 @@ def context_of(host: Host, owner: str | None, config: Path | None, *, announced:
             raise IntentError(str(error), hint="small letters, digits and dashes, at most 12") from error
     files = files_if_any(config)
     if announced:
-        announce(files)
+        announce(files, config)
     try:
         found = _loaded(files).owner if files else DEFAULT_OWNER
     except IntentError as error:
@@ -52,7 +52,7 @@ def context_with_intent(host: Host, config: Path | None) -> tuple[Context, Inten
     The files are announced: the command changes something, or shows a change.
     """
     files = intent_files(config)
-    announce(files)
+    announce(files, config)
     intent = read_intent(config)
     return Context(host=host, files=files, owner=intent.owner), intent
 
@@ -135,12 +135,21 @@ def _loaded(files: Sequence[Path]) -> Intent:
     return found or load_merged(files)
 
 
-def announce(files: Sequence[Path]) -> None:
-    """Name the intent files that a command goes by: a few of many."""
+def announce(files: Sequence[Path], config: Path | None = None) -> None:
+    """Name the intent files that a command goes by, and those of a directory that it does not read."""
     from lbctl.cli.output import say
+    from lbctl.config import unread
+
+    if files:
+        say(f"Intent: {_few(files)}")
+    if ignored := unread(config, files):
+        say(f"Note: not read: {_few(ignored)}; of {config}, lbctl.toml and conf.d/*.toml are the intent")
+
+
+def _few(files: Sequence[Path]) -> str:
+    """Name a few of many files."""
     from lbctl.config.documents import name_of
 
     shown = [f"./{path}" if path == Path("lbctl.toml") else name_of(path) for path in files[:_FEW_FILES]]
     more = [f"{len(files) - _FEW_FILES} more"] if len(files) > _FEW_FILES else []
-    if files:
-        say(f"Intent: {', '.join([*shown, *more])}")
+    return ", ".join([*shown, *more])

@@ -78,8 +78,9 @@ Config = Annotated[
         metavar="FILE",
         # Our own reader says what is wrong, as it does for everything in the file.
         readable=False,
-        help="The intent file, - for standard input, or a directory whose files are merged. Without it: "
-        "$LBCTL_CONFIG, ./lbctl.toml, /etc/lbctl/lbctl.toml with conf.d.",
+        help="The intent file, - for standard input, or a directory: its lbctl.toml and conf.d/*.toml, or "
+        "else its *.toml, merged. Without it: $LBCTL_CONFIG, ./lbctl.toml, /etc/lbctl/lbctl.toml with "
+        "conf.d.",
         show_default=False,
     ),
 ]

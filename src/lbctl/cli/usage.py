@@ -45,7 +45,7 @@ _COMMANDS = {
 _OPTIONS = {
     "--dry-run": "lbctl plan shows what apply would change",
     "--check": "lbctl plan --exit-code ends with 1 if apply would change something",
-    "--force": "--yes asks nothing",
+    "--force": "--yes skips the prompt",
     "--verbose": "LBCTL_DEBUG=1 shows where a bug happened",
     "--json": "--output json",
     "--host": "this command works on this host alone",
@@ -64,6 +64,7 @@ class Command(TyperCommand):
         """Fill a context from the command line; raises `WrongUsage`."""
         ctx.allow_extra_args = True
         with _reported(ctx):
+            _refuse_repeated(self, ctx, args)
             rest: list[str] = super().parse_args(ctx, args)
         if ctx.args and not ctx.resilient_parsing:
             # Of files, that is the next step; all other commands name what they take.
@@ -94,6 +95,7 @@ class Group(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Fill a context from the command line; raises `WrongUsage`."""
         with _reported(ctx):
+            _refuse_repeated(self, ctx, args)
             return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -106,6 +108,22 @@ class Group(TyperGroup):
             near = near or _near(args[0], known)
             hint = f'did you mean "{near}"?' if near else f"the commands are: {', '.join(known)}"
             raise WrongUsage(_has_no(f'command "{args[0]}"', ctx), hint=hint) from None
+
+
+def _refuse_repeated(command: Any, ctx: Any, args: Sequence[str]) -> None:
+    """Raise `WrongUsage` for an option that has one value and is given twice: click ignores the first."""
+    if ctx.resilient_parsing:
+        return
+    _, _, order = command.make_parser(ctx).parse_args(args=list(args))
+    seen = set()
+    for param in order:
+        if is_argument(param) or param.multiple or param.is_flag or param.count:
+            continue
+        name = name_of(param)
+        if name in seen:
+            merged = "; the files of a directory are merged" if param.metavar == "FILE" else ""
+            raise WrongUsage(f"{name} is given twice", hint=f"give it once{merged}")
+        seen.add(name)
 
 
 @contextmanager

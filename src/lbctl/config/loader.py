@@ -227,6 +227,13 @@ def _named(path: Path) -> tuple[Path, ...]:
     return found
 
 
+def unread(config: Path | None, files: Sequence[Path]) -> tuple[Path, ...]:
+    """Return the *.toml of a directory that was named which are not among the files that `find` returned."""
+    if config is None or config in files:
+        return ()
+    return tuple(path for path in _parts(config) if path not in files)
+
+
 def _main_and_parts(folder: Path) -> tuple[Path, ...]:
     main = folder / "lbctl.toml"
     return ((main,) if _exists(main) else ()) + _parts(folder / "conf.d")
@@ -431,6 +438,9 @@ def _merge(sources: Iterable[SourceText], report: _Report, order: Sequence[str] 
 def _read_tables(origin: SourceText, drafts: list[_Draft], report: _Report) -> dict[str, Any]:
     """Add the services of one document to `drafts`; return what it says of what all files have in common."""
     data = origin.data()
+    if not data:
+        report.add(origin, (), "the file is empty", "`lbctl init` prints an intent file to begin with")
+        return {}
     try:
         document = IntentTable.model_validate(data)
     except ValidationError as error:
@@ -1016,4 +1026,4 @@ def _build(drafts: Iterable[_Draft], report: _Report) -> list[Service]:
     return services
 
 
-__all__ = ["find", "find_local", "finder", "load", "load_merged", "loads"]
+__all__ = ["find", "find_local", "finder", "load", "load_merged", "loads", "unread"]

@@ -477,6 +477,8 @@ def _explain_listener(value: object) -> NoReturn:
         raise InvalidValue(f"{what} is not a text", port)
     _refuse_odd_text(value, what, _LISTEN_HINT)
     place, slash, protocol = value.rpartition("/")
+    if value in _PROTOCOLS:
+        raise InvalidValue(f"{what} has no port", f'write "80/{value}"')
     if not slash:
         done = f"{value}/tcp"
         hint = f'write "{done}"' if re.fullmatch(LISTENER_PATTERN, done) else _LISTEN_HINT
@@ -571,9 +573,8 @@ def _explain_place(place: str, what: str, hint: str, suffix: str) -> None:
     elif ":" in place:
         host, _, port = place.partition(":")
         if host in {"", "*"}:
-            raise InvalidValue(
-                f"{what} has no address before the colon", f'write just the port: "{port}{suffix}"'
-            )
+            wrong = ': "*" is not an address' if host else " has no address before the colon"
+            raise InvalidValue(f"{what}{wrong}", f'write just the port: "{port}{suffix}"')
         if not re.fullmatch("[0-9.]+", host):
             raise InvalidValue(
                 f"{what}: {show(host)} is not an address",

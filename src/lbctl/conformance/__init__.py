@@ -7,7 +7,9 @@ Each check is an intent and what real connections must show, in private network 
 sees; it needs root. A backend does what an intent says, or refuses it by name; anything else is a failure.
 """
 
-import lbctl.conformance.listeners  # noqa: F401 (registers its checks)
+import lbctl.conformance.dealing
+import lbctl.conformance.forwarding
+import lbctl.conformance.listeners  # noqa: F401 (these register their checks)
 from lbctl.conformance.checks import CHECKS, ConformanceCheck
 from lbctl.conformance.run import CheckResult, Support, run
 from lbctl.conformance.site import DriverUnderTest, Failed, Site, ways

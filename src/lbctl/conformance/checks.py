@@ -39,7 +39,7 @@ from lbctl.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from lbctl.conformance.site import Site
 
@@ -54,7 +54,8 @@ CLIENTS = 24
 class ConformanceCheck:
     """One thing that a backend has to do, or to refuse. `feature` where it is for users to choose.
 
-    With `allow_remap`, the user has no wish which endpoint a hash scheduler names for a client.
+    With `allow_remap`, the user has no wish which endpoint a hash scheduler names for a client. `offload` are
+    interfaces as the intent has them.
     `run` raises `Failed` where the kernel does not do what `services` say, which it is to apply itself.
     """
 
@@ -63,6 +64,7 @@ class ConformanceCheck:
     run: Callable[[Site], None]
     feature: bool
     allow_remap: bool
+    offload: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.name
@@ -72,13 +74,22 @@ CHECKS: list[ConformanceCheck] = []
 
 
 def check(
-    name: str, *services: Service, feature: bool = True, allow_remap: bool = False
+    name: str,
+    *services: Service,
+    feature: bool = True,
+    allow_remap: bool = False,
+    offload: tuple[str, ...] = (),
 ) -> Callable[[Callable[[Site], None]], Callable[[Site], None]]:
     """Make a function a check that asks for `services`."""
 
     def register(run: Callable[[Site], None]) -> Callable[[Site], None]:
         made = ConformanceCheck(
-            name=name, services=services, run=run, feature=feature, allow_remap=allow_remap
+            name=name,
+            services=services,
+            run=run,
+            feature=feature,
+            allow_remap=allow_remap,
+            offload=offload,
         )
         CHECKS.append(made)
         return run
@@ -151,14 +162,18 @@ def _random(site: Site) -> None:
     site.apply(asked)
     count = 900
     answers = site.ask(count=count)
-    found = Counter(answers)
-    wanted = {to: float(share * count) for to, share in asked.by_weight(Family.IPV4).items()}
-    expect(set(found) - set(wanted), set(), "answers from elsewhere")
-    distance = sum((found[to] - number) ** 2 / number for to, number in wanted.items())
-    if distance > CHI_SQUARE:
-        raise Failed(f"{dict(found)} of {count} connections, not about {wanted}")
+    expect_about(answers, {to: float(share * count) for to, share in asked.by_weight(Family.IPV4).items()})
     if answers[:60] == answers[60:120]:
         raise Failed("the same sequence again: that is no dice")
+
+
+def expect_about(answers: Sequence[str], wanted: Mapping[str, float], most: float = CHI_SQUARE) -> None:
+    """Raise `Failed` if no fair dice gives three endpoints these numbers of connections."""
+    found = Counter(answers)
+    expect(set(found) - set(wanted), set(), "answers from elsewhere")
+    distance = sum((found[to] - number) ** 2 / number for to, number in wanted.items())
+    if distance > most:
+        raise Failed(f"{dict(found)} of {len(answers)} connections, not about {wanted}")
 
 
 #: Where clients come to, and where they come from.

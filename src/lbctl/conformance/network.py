@@ -6,6 +6,8 @@ host    192.0.2.1, 2001:db8:1::1 · 10.0.0.1, 2001:db8:2::1
   │
 server  10.0.0.11-13, 2001:db8:2::11-13, 10.0.0.99 for clients in the endpoints' own network
 
+A check may put servers on a link of their own beside it, 10.8.0.11-13.
+
 Private network namespaces with real sockets in them: all of it goes with this process.
 """
 
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 HOST4, HOST6 = "192.0.2.1", "2001:db8:1::1"
 CLIENT4, CLIENT6 = "192.0.2.2", "2001:db8:1::2"
 INSIDE4, INSIDE6 = "10.0.0.1", "2001:db8:2::1"
+#: The host's interface to a segment of servers, and their addresses there.
+SEGMENT = "segment"
+ROUTER4, REAL4 = "10.8.0.1", ("10.8.0.11", "10.8.0.12", "10.8.0.13")
 SERVERS4 = ("10.0.0.11", "10.0.0.12", "10.0.0.13")
 SERVERS6 = ("2001:db8:2::11", "2001:db8:2::12", "2001:db8:2::13")
 NEIGHBOUR4 = "10.0.0.99"
@@ -242,6 +247,42 @@ class Network:
     def close(self) -> None:
         """Stop all listeners and let go of the hosts."""
         self._stack.close()
+
+    def segment(self, address: str, ports: Iterable[int]) -> list[Responder]:
+        """Servers on a switch with the host, each with an address of its own, and one that all have.
+
+        They answer at the shared address, by TCP and UDP, with their own, and by way of the host.
+        """
+        switch = self._namespace(PrivateHost())
+        switch.ip("link", "add", "switch", "type", "bridge")
+        switch.ip("link", "set", "switch", "up")
+        servers = [self._namespace(PrivateHost()) for _ in REAL4]
+        for name, host, own in (
+            ("port0", self.host, ROUTER4),
+            *((f"port{n}", server, REAL4[n - 1]) for n, server in enumerate(servers, 1)),
+        ):
+            host.connect(SEGMENT, switch, name)
+            switch.ip("link", "set", name, "master", "switch")
+            host.address(SEGMENT, f"{own}/24")
+        found = []
+        for server, own in zip(servers, REAL4, strict=True):
+            server.write("/proc/sys/net/ipv4/conf/all/arp_ignore", "1")
+            server.write("/proc/sys/net/ipv4/conf/all/arp_announce", "2")
+            server.address("lo", f"{address}/32")
+            server.ip("route", "add", "default", "via", ROUTER4)
+            responder = self.responder(server)
+            for kind in ("tcp", "udp"):
+                for port in ports:
+                    responder.listen(port, address=address, kind=kind, name=own)
+            responder.start()
+            found.append(responder)
+        return found
+
+    def far_holder(self, port: int) -> Holder:
+        """Return endpoints on the server that keep connections, at all of its addresses."""
+        holder = Holder(self.server, [port])
+        self._stack.callback(holder.close)
+        return holder
 
     def holder(self, ports: Iterable[int]) -> Holder:
         """Processes on the host that keep connections, each on its own port."""

@@ -36,7 +36,7 @@ def run(check: ConformanceCheck, way: DriverUnderTest) -> CheckResult:
     """Carry out a check in a network of its own."""
     try:
         with Site(way, allow_remap=check.allow_remap) as site:
-            refused = site.refusal(check.services)
+            refused = site.refusal(check.services, check.offload)
             if refused is not None:
                 return CheckResult(check=check, way=way, verdict=Support.REFUSED, reason=refused.feature)
             check.run(site)

@@ -49,10 +49,10 @@ class DriverUnderTest:
     def __str__(self) -> str:
         return f"{self.backend.name} {self.driver}"
 
-    def session(self, *, allow_remap: bool = False) -> engine.Session:
+    def session(self, *, allow_remap: bool = False, host: PrivateHost | None = None) -> engine.Session:
         """A session on the host of the calling thread's namespace, which knows of no other backend."""
         return engine.open_session(
-            PrivateHost(),
+            host or PrivateHost(),
             backend=self.backend.name,
             driver=self.driver,
             installed=[self.backend],
@@ -105,12 +105,12 @@ class Site:
     def __exit__(self, *_: object) -> None:
         self.network.close()
 
-    def refusal(self, services: Iterable[Service]) -> Unsupported | None:
+    def refusal(self, services: Iterable[Service], offload: tuple[str, ...] = ()) -> Unsupported | None:
         """How the backend refuses services that its capabilities lack; None for what they have.
 
         Raises `Failed` where the two do not agree, or the refusal does not say what to do.
         """
-        intent = Intent(services=tuple(services), owner=OWNER)
+        intent = Intent(services=tuple(services), owner=OWNER, offload=offload)
         with self.network.host.entered():
             capabilities = self.session.capabilities
         lacking = None
@@ -138,14 +138,14 @@ class Site:
             return error
         return None
 
-    def plan(self, *services: Service, owner: str = OWNER) -> Plan:
+    def plan(self, *services: Service, owner: str = OWNER, offload: tuple[str, ...] = ()) -> Plan:
         """What would change."""
         with self.network.host.entered():
-            return engine.plan(self.session, Intent(services=services, owner=owner))
+            return engine.plan(self.session, Intent(services=services, owner=owner, offload=offload))
 
-    def apply(self, *services: Service, owner: str = OWNER) -> Plan:
+    def apply(self, *services: Service, owner: str = OWNER, offload: tuple[str, ...] = ()) -> Plan:
         """Apply an intent; what it changed."""
-        plan = self.plan(*services, owner=owner)
+        plan = self.plan(*services, owner=owner, offload=offload)
         self.carry_out(plan)
         return plan
 
@@ -153,6 +153,11 @@ class Site:
         """Apply a plan."""
         with self.network.host.entered():
             engine.apply(self.session, (plan,))
+
+    def at_host(self, host: PrivateHost) -> None:
+        """Go on as a process that finds another host than `PrivateHost` in the same network."""
+        with self.network.host.entered():
+            self.session = self.way.session(host=host)
 
     def afresh(self) -> None:
         """Go on as a later process that knows nothing of the kernel but what it reads."""

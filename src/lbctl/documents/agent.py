@@ -13,7 +13,8 @@ class CheckedDocument(TypedDict):
     """What is known of one endpoint in one family.
 
     `health` is `up`, `down` or `unknown`; `since` is when it became so, ISO 8601 in UTC; `result` is what the
-    last check found, `seconds` what it took, `reason` why the endpoint gets what it gets.
+    last check found, `seconds` what it took, `reason` why the endpoint gets what it gets. `expected` is false
+    for a family in which no client outside can reach the service, since this host has no such address.
     """
 
     service: str
@@ -25,6 +26,7 @@ class CheckedDocument(TypedDict):
     result: str
     seconds: float | None
     reason: str
+    expected: bool
 
 
 class FillDocument(TypedDict):

@@ -96,8 +96,9 @@ class PrivateHost(LocalHost):
     #: For the life of this process, by name.
     _tools: ClassVar[dict[str, str]] = {}
 
-    #: The lock of iptables guards the real host's tables.
-    environment: ClassVar[Mapping[str, str]] = {**LocalHost.environment, "XTABLES_LOCKFILE": os.devnull}
+    #: iptables locks the file of its own namespace. The usual file guards the tables of the real host; with
+    #: any other one, namespaces would wait for each other, or fail (1.8.11 without -w).
+    environment: ClassVar[Mapping[str, str]] = {**LocalHost.environment, "XTABLES_LOCKFILE": _CURRENT}
 
     @contextmanager
     def lock(self, name: str, *, patience: float = 0.0) -> Iterator[None]:  # noqa: ARG002

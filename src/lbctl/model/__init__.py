@@ -27,7 +27,6 @@ if TYPE_CHECKING:
         Step,
         UnsupportedRule,
         among,
-        brief,
         conditions,
         takes,
         unmatched,
@@ -136,7 +135,7 @@ if TYPE_CHECKING:
     from lbctl.model.schedule import shares, slot_count
     from lbctl.model.shift import Shift
     from lbctl.model.takeover import Guarded, guarded, reply_places, table_digests
-    from lbctl.model.text import UNITS, duration, inert
+    from lbctl.model.text import UNITS, brief, duration, inert
     from lbctl.model.verdict import (
         MAX_RESULT,
         Health,
@@ -170,7 +169,6 @@ _HOMES = {
         "Step",
         "UnsupportedRule",
         "among",
-        "brief",
         "conditions",
         "takes",
         "unmatched",
@@ -279,7 +277,7 @@ _HOMES = {
     "schedule": ("shares", "slot_count"),
     "shift": ("Shift",),
     "takeover": ("Guarded", "guarded", "reply_places", "table_digests"),
-    "text": ("UNITS", "duration", "inert"),
+    "text": ("UNITS", "brief", "duration", "inert"),
     "verdict": (
         "MAX_RESULT",
         "Health",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from lbctl.model.intent import Family
 from lbctl.model.numbers import decimal
+from lbctl.model.text import brief
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -115,11 +116,6 @@ def written(share: Fraction) -> str:
     By way of decimals, since Python writes no integer of more than 4300 digits.
     """
     return f"{Decimal(share.numerator)}/{Decimal(share.denominator)}"
-
-
-def brief(share: Fraction) -> str:
-    """Return a share for people: 0, 1/3, 1; and decimals where a fraction would be long."""
-    return str(share) if share.denominator < 10**12 else f"{float(share):.9f}"
 
 
 def unmatched(leak: Fraction) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self, TypeAlias, assert_never
 
-from lbctl.host import translated_connections
+from lbctl.host import connection_counts, translated_connections
 from lbctl.model import Family, Forward, hidden
 from lbctl.spi import Learner
 
@@ -64,7 +64,12 @@ class Established:
                 if service.forward is Forward.DSR
                 for family in service.families
             }
-        return cls(translated_connections(session.host), services, untracked=untracked)
+        protocols = {listener.protocol for service in services for listener in service.listeners}
+        connections = connection_counts(session.host, sorted(protocols))
+        if connections is None:
+            # Where the kernel cannot be asked without a tool, as on another host.
+            connections = translated_connections(session.host)
+        return cls(connections, services, untracked=untracked)
 
     def of(self, service: Service, endpoint: Endpoint, family: Family) -> int | None:
         """Return how many an endpoint has of one family that came through a service; None if unknown."""

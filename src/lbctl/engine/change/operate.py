@@ -274,6 +274,9 @@ def _unknown(services: dict[str, Service], word: str, where: str) -> IntentError
     name, slash, end = word.partition("/")
     if name not in services:
         near = nearest(name, services)
+        if not slash and near is None:
+            owners = (each for each, service in services.items() if _endpoint(service, name) is not None)
+            near = next((f"{each}/{name}" for each in owners), None)
         hint = f'did you mean "{near}"?' if near else f"services: {_few(list(services))}"
         return IntentError(f'no service "{name}" is {where}', hint=hint)
     ends = list(dict.fromkeys(x for each in services[name].endpoints for x in (each.name, each.to)))

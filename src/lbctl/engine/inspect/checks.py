@@ -193,8 +193,9 @@ def processes(around: HostFacts, intent: Intent) -> Iterator[Seen]:
                     continue  # any port of a range may be served by a process of its own
                 if sockets is not None:
                     here = sockets.get(endpoint.port, ())
-                    served = [family for family in families if (family, endpoint.to) not in out]
-                    yield from _process(around, service, endpoint, protocol, served, here)
+                    every = [family for family in families if endpoint.serves(family)]
+                    served = [family for family in every if (family, endpoint.to) not in out]
+                    yield from _process(around, service, endpoint, protocol, every, served, here)
                 elif protocol not in missing:
                     missing.add(protocol)
                     yield NotExamined(
@@ -223,10 +224,11 @@ def _process(
     service: Service,
     endpoint: Endpoint,
     protocol: Protocol,
-    families: Sequence[Family],
+    every: Sequence[Family],
+    served: Sequence[Family],
     here: Sequence[Listening],
 ) -> Iterator[Problem]:
-    served = [family for family in families if endpoint.serves(family)]
+    """Yield what is wrong with the process of an endpoint in the families that are `served`, of `every`."""
     silent: list[Family] = []
     for family in served:
         bound = [each for each in here if each.family is family and _reached(each, endpoint)]
@@ -236,7 +238,7 @@ def _process(
             yield from _bound(service, endpoint, protocol, family, bound)
     if not silent:
         return
-    partly = len(silent) < len(served)
+    partly = len(silent) < len(every)
     # Of a listener on any address, a family without an address outside is nothing to complain of.
     if partly and not any(is_expected(around, service, family) for family in silent):
         return

@@ -129,9 +129,8 @@ def imported(reading: Analysis, source: Sequence[str] = (), *, exact: bool = Fal
             if not group:
                 continue
             service, remarks = _made(group, made, last, exact=exact)
-        clash = next((x for x in service.listeners if taken.overlaps(service, x)), None)
-        if clash is not None:
-            lost += [(each, f"another service of the text listens on {clash} too") for each in group]
+        if (clash := taken.clash(service)) is not None:
+            lost += [(each, clash) for each in group]
             continue
         taken.add(service)
         made[service.name] = service
@@ -198,14 +197,17 @@ class _Taken:
         for listener in service.listeners:
             self._beside(listener).setdefault(listener.address, []).append((listener, service))
 
-    def overlaps(self, service: Service, listener: Listener) -> bool:
-        """Return True if a connection could match one of these as well as a listener of a service."""
-        return any(
-            listener.overlaps(other)
-            and not _leaves_to(service, listener, other)
-            and not _leaves_to(rival, other, listener)
-            for other, rival in self._rivals(listener)
-        )
+    def clash(self, service: Service) -> str | None:
+        """Return why a service cannot be beside these: a connection could match a listener of both."""
+        for listener in service.listeners:
+            for other, rival in self._rivals(listener):
+                if (
+                    listener.overlaps(other)
+                    and not _leaves_to(service, listener, other)
+                    and not _leaves_to(rival, other, listener)
+                ):
+                    return _clash(service, listener, rival, other)
+        return None
 
     def _beside(self, listener: Listener) -> dict[Address | None, list[tuple[Listener, Service]]]:
         key = listener.protocol, None if listener.is_range else listener.port
@@ -216,6 +218,20 @@ class _Taken:
         addresses = list(found) if listener.address is None else [None, listener.address]
         for address in addresses:
             yield from found.get(address, ())
+
+
+def _clash(service: Service, listener: Listener, rival: Service, other: Listener) -> str:
+    """Return that two services have one listener; of local connections and of others, how to have one."""
+    why = (
+        f"{listener} overlaps with {other}, the listener of {rival.name}; an intent has one service for both"
+    )
+    if service.local_clients is rival.local_clients:
+        return why
+    outside = rival if service.local_clients else service
+    return (
+        f"{why}, and the same shares for local connections and for those from outside: "
+        f"{outside.name} without `local-clients = false`"
+    )
 
 
 def _leaves_to(service: Service, listener: Listener, other: Listener) -> bool:

@@ -14,7 +14,7 @@ from lbctl.engine.migrate.migration import Agreement, Migration
 from lbctl.engine.migrate.read import reader
 from lbctl.engine.migrate.steps import Retire, removal_of, returning
 from lbctl.engine.record import history
-from lbctl.errors import ApplyFailed, IntentError
+from lbctl.errors import ApplyFailed, IntentError, Unsupported
 from lbctl.model import Intent, Plan
 from lbctl.spi import Migrator
 
@@ -195,7 +195,7 @@ def _start(source: Session, owner: str, given: Intent | None) -> tuple[Plan, str
     last = history.last_of(source.host, owner)
     applied = last is not None and source.store(last.backend, last.driver) == source.place
     if given is not None:
-        found = plan_beside(source, given)
+        found = _there(source, given)
         if found.changed and not (applied and last is not None and last.intent == given):
             raise ApplyFailed(
                 f"{source.place} differs from the intent file",
@@ -207,6 +207,18 @@ def _start(source: Session, owner: str, given: Intent | None) -> tuple[Plan, str
         if not found.changed or (applied and not _is_explained(source, owner)):
             return found, f"the history (number {last.number})"
     return _explained(source, owner)
+
+
+def _there(source: Session, given: Intent) -> Plan:
+    """Return the plan of a file for a store that holds another one if it cannot hold this one."""
+    try:
+        return plan_beside(source, given)
+    except Unsupported as error:
+        raise ApplyFailed(
+            f"{source.place} differs from the intent file, which it cannot hold: {error.message}",
+            hint="migrate with a file of what it holds, which loses no connection; then lbctl apply changes "
+            "the service, and says what that loses",
+        ) from error
 
 
 def _explained(source: Session, owner: str) -> tuple[Plan, str]:

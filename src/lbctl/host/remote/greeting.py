@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -48,13 +49,33 @@ FILES = (
 HELLO = RemoteRequest(
     verb="hello", words=tuple(f"+{tool}" if tool in _VERSIONED else tool for tool in _TOOLS)
 )
+#: No clock shows more seconds than this: a year of five digits, which no calendar here has.
+_LATEST = 253_402_300_800
 #: A number of a process or of a network namespace has at most so many digits.
 _MOST_DIGITS = 20
 
 
+#: Asks for the time alone.
+CLOCK = RemoteRequest(verb="clock")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteClock:
+    """The clocks of a host, in seconds, when it was `began` on this host's clock."""
+
+    #: Since 1970, and since the host started.
+    now: float
+    uptime: float
+    began: float
+
+    def elapsed(self) -> float:
+        """Return the seconds since then."""
+        return time.monotonic() - self.began
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Greeting:
-    """What a host reports about itself. Times are in seconds."""
+    """What a host reports about itself."""
 
     boot: str
     #: The number of the file of its network namespace, as digits, and its cookie, which may be unknown ("").
@@ -63,20 +84,13 @@ class Greeting:
     #: The process that serves the session; 0 if it is not known.
     pid: int
     byte_order: Literal["little", "big"]
-    #: Since 1970, and since the host started, at `began` on this host's clock.
-    now: float
-    uptime: float
-    began: float
+    clock: RemoteClock
     tools: Mapping[str, str | None]
     #: What tools report of themselves, by their words.
     about: Mapping[tuple[str, ...], Completed]
     fingerprints: Mapping[str, str]
     #: The files of the locks that were held.
     locked: frozenset[str]
-
-    def elapsed(self) -> float:
-        """Return the seconds since then."""
-        return time.monotonic() - self.began
 
     def file(self, name: str, kind: str) -> str:
         """Return the name of a file of this network namespace."""
@@ -104,24 +118,30 @@ def greeting(text: str, destination: Destination) -> Greeting:
                 locked.add(name)
             case _:
                 facts.setdefault(word, rest)
-    try:
-        now, uptime = float(facts["now"]), float(facts["uptime"].split()[0])
-    except (KeyError, IndexError, ValueError):
-        raise Unreachable(f"{destination} does not report its time: it needs date and /proc") from None
     return Greeting(
         boot=facts.get("boot", ""),
         network=_digits(facts.get("network", "")) or "0",
         cookie=_digits(facts.get("cookie", "")),
         pid=int(_digits(facts.get("pid", "")) or 0),
         byte_order="big" if facts.get("order") == "big" else "little",
-        now=now,
-        uptime=uptime,
-        began=time.monotonic(),
+        clock=clock(text, destination),
         tools=tools,
         about=about,
         fingerprints=fingerprints,
         locked=frozenset(locked),
     )
+
+
+def clock(text: str, destination: Destination) -> RemoteClock:
+    """Return the time in an answer that has just come; raises `Unreachable` if it has none."""
+    facts = dict(line.partition(" ")[::2] for line in text.splitlines())
+    try:
+        now, uptime = float(facts["now"]), float(facts["uptime"].split()[0])
+    except (KeyError, IndexError, ValueError):
+        now = uptime = math.nan
+    if not (0 <= now < _LATEST and 0 <= uptime < _LATEST):
+        raise Unreachable(f"{destination} does not report its time: it needs date and /proc")
+    return RemoteClock(now=now, uptime=uptime, began=time.monotonic())
 
 
 def _digits(text: str) -> str:

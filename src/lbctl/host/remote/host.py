@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from lbctl.errors import ApplyFailed
 from lbctl.host.capabilities import Capability, capabilities
 from lbctl.host.remote.answers import completed
-from lbctl.host.remote.greeting import FILES, HELLO, Greeting, greeting
+from lbctl.host.remote.greeting import FILES, HELLO, Greeting, RemoteClock, clock, greeting
 from lbctl.host.remote.locks import Locks
 from lbctl.host.remote.reads import Reads, reading, thread_free
 from lbctl.host.remote.session import RemoteRequest, SshSession
@@ -52,21 +52,32 @@ class RemoteHost:
 
     def __init__(self, destination: Destination, *, can_ask: bool = True) -> None:
         self.session = SshSession(destination, can_ask=can_ask)
+        self._asked: range | None = None
         self._begun: _Begun | None = None
+        self._clock: RemoteClock | None = None
 
     @property
     def destination(self) -> Destination:
         """Where it is."""
         return self.session.destination
 
+    def open(self) -> None:
+        """Connect, and ask what every command needs, while the command does other things."""
+        if self._asked is None:
+            self._asked = self._ask_all()
+
     def close(self) -> None:
         """End the session, and with it all locks."""
         self.session.close()
 
+    def _ask_all(self) -> range:
+        return self.session.begin(HELLO, *STATE, *map(reading, FILES))
+
     def _begin(self) -> _Begun:
-        """Return the session; learns at once what every command asks for. Raises `Unreachable`."""
+        """Return the session, once it has begun; raises `Unreachable`."""
         if self._begun is None:
-            hello, saved, known, *files = self.session.ask(HELLO, *STATE, *map(reading, FILES))
+            asked = self._asked or self._ask_all()
+            hello, saved, known, *files = self.session.collect(asked)
             found = greeting(hello.text, self.destination)
             reads, state = Reads(self.session, found), RemoteState(self.session, found)
             state.take(saved, known)
@@ -198,7 +209,8 @@ class RemoteHost:
     def lock(self, name: str, *, patience: float = 0.0) -> Iterator[None]:
         """See `Host`. It ends with the session, and with what that runs, however they end."""
         begun = self._begin()
-        with begun.locks.hold(name, patience, self.sleep):
+        with begun.locks.hold(name, patience, self.sleep) as reply:
+            self._clock = clock(reply.text, self.destination)
             begun.reads.expire()
             yield
 
@@ -245,13 +257,13 @@ class RemoteHost:
     # time and people
 
     def now(self) -> float:
-        """See `Host`. By that host's clock, read once."""
-        found = self._begin().greeting
+        """See `Host`. By that host's clock, read with each lock."""
+        found = self._clock or self._begin().greeting.clock
         return found.now + found.elapsed()
 
     def clock(self) -> float:
-        """See `Host`. By that host's clock, read once."""
-        found = self._begin().greeting
+        """See `Host`. By that host's clock, read with each lock."""
+        found = self._clock or self._begin().greeting.clock
         return found.uptime + found.elapsed()
 
     def ticks(self) -> tuple[float, int]:

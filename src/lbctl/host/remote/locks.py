@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.errors import LbctlError, Stale
 from lbctl.host.remote.answers import holder_name, refuse
+from lbctl.host.remote.greeting import CLOCK
 from lbctl.host.remote.session import RemoteRequest
 from lbctl.host.remote.state import STATE
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from lbctl.host.remote.greeting import Greeting
-    from lbctl.host.remote.session import SshSession
+    from lbctl.host.remote.session import RemoteReply, SshSession
     from lbctl.host.remote.state import RemoteState
 
 #: Status of a request for a lock that another process holds.
@@ -37,14 +38,14 @@ class Locks:
         self._waited = False
 
     @contextmanager
-    def hold(self, name: str, patience: float, sleep: Callable[[float], None]) -> Iterator[None]:
-        """See `Host.lock`. What is saved is read anew with it."""
+    def hold(self, name: str, patience: float, sleep: Callable[[float], None]) -> Iterator[RemoteReply]:
+        """See `Host.lock`. What is saved is read anew with it; yields the answer to `CLOCK`."""
         until = time.monotonic() + patience
         taken = set(self._held.values())
         free = next(number for number in _DESCRIPTORS if number not in taken)
         words = (self._greeting.file(name, "lock"), str(free))
         while True:
-            found, *files = self._session.ask(RemoteRequest(verb="lock", words=words), *STATE)
+            found, clock, *files = self._session.ask(RemoteRequest(verb="lock", words=words), CLOCK, *STATE)
             if not found.status:
                 break
             if found.status != _HELD:
@@ -58,7 +59,7 @@ class Locks:
         self._state.take(*files)
         self._held[name] = free
         try:
-            yield
+            yield clock
         finally:
             del self._held[name]
             with suppress(LbctlError):  # the session is over, and the lock with it

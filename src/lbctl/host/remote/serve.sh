@@ -140,6 +140,12 @@ if has perl && [ -n "$getsockopt" ]; then mark=$(perl -e "$cookie" "$getsockopt"
 # What is saved for a network namespace that is not the host's own dies with it.
 if first_network; then shelf=$lib; else shelf=$run/network-$boot-${mark:-net-$network}; fi
 
+# clock: the seconds since this host started, and since 1970.
+clock() {
+    IFS= read -r uptime </proc/uptime
+    printf 'uptime %s\nnow %s\n' "$uptime" "$(date +%s)"
+}
+
 # byte_order: that of the kernel, as the head of each of its programs says.
 byte_order() {
     case $(dd if=/proc/self/exe bs=1 skip=5 count=1 2>/dev/null | tr '\001\002' lb) in
@@ -164,25 +170,38 @@ find_tool() {
     return 1
 }
 
-# describe TOOL: its path and, for one that is marked since its version decides how it is used, the fingerprint
-# of the file and that version. A version that is remembered of the same file is not asked for again.
+# describe TOOL…: the path of each and, of one that is marked since its version decides how it is used, what
+# tells the file from others, and that version. A version that is remembered of the same file is not asked for
+# again.
 describe() {
-    find_tool "${1#+}" || return 0
-    printf 'tool %s %s\n' "${1#+}" "$tool_path"
-    [ "$1" != "${1#+}" ] || return 0
-    print=$(fingerprint "$tool_path")
-    printf 'print %s %s\n' "$tool_path" "$print"
-    remembered=
-    { IFS= read -r remembered <"$run/tool.version.${1#+}.$network.known"; } 2>/dev/null
-    [ "$remembered" = "$tool_path $print" ] ||
-        printf 'about %s %s\n' "$tool_path" "$("$tool_path" --version 2>/dev/null)"
+    : >"$dir/tools"
+    for tool in "$@"; do
+        find_tool "${tool#+}" || continue
+        printf 'tool %s %s\n' "${tool#+}" "$tool_path"
+        [ "$tool" = "${tool#+}" ] || printf '%s %s\n' "${tool#+}" "$tool_path" >>"$dir/tools"
+    done
+    set --
+    while IFS=' ' read -r tool path; do set -- "$@" "$path"; done <"$dir/tools"
+    [ "$#" -gt 0 ] || return 0
+    fingerprints "$@"
+    while IFS=' ' read -r tool path && IFS= read -r print <&3; do
+        printf 'print %s %s\n' "$path" "$print"
+        remembered=
+        { IFS= read -r remembered <"$run/tool.version.$tool.$network.known"; } 2>/dev/null
+        [ "$remembered" = "$path $print" ] ||
+            printf 'about %s %s\n' "$path" "$("$path" --version 2>/dev/null </dev/null)"
+    done <"$dir/tools" 3<"$dir/prints"
 }
 
-# fingerprint FILE: what tells it from any that replaces it, on one line.
+# fingerprints FILE…: have $dir/prints hold what tells each from any that replaces it, a line each.
+fingerprints() {
+    stat -L -c %d:%i:%s:%Y "$@" >"$dir/prints" 2>/dev/null && return
+    for each in "$@"; do fingerprint "$each"; done >"$dir/prints"
+}
+
+# fingerprint FILE
 fingerprint() {
-    place=$(readlink -f "$1" 2>/dev/null) || place=$1
-    about=$(stat -L -c %d:%i:%s:%Y "$1" 2>/dev/null) || about=$(ls -lLni "$1" 2>/dev/null)
-    printf '%s:%s\n' "$place" "$about"
+    stat -L -c %d:%i:%s:%Y "$1" 2>/dev/null || ls -lLni "$1" 2>/dev/null || printf 'gone\n'
 }
 
 # look FILE MOST: its contents, up to so many bytes and one more.
@@ -308,11 +327,10 @@ serve() {
                 printf 'boot %s\n' "$boot"
                 printf 'pid %s\n' "$$"
                 printf 'network %s\n' "$network"
-                printf 'uptime %s\n' "$(cat /proc/uptime)"
-                printf 'now %s\n' "$(date +%s)"
+                clock
                 printf 'cookie %s\n' "$mark"
                 printf 'order %s\n' "$(byte_order)"
-                for tool in "$@"; do describe "$tool"; done
+                describe "$@"
                 set +f
                 for path in "$run"/*."$network.lock" "$run"/*."$network.lock.d"; do
                     set -f
@@ -322,6 +340,7 @@ serve() {
                 set -f
             } >"$out"
             ;;
+        clock) clock >"$out" ;;
         run) "$@" <"$in" >"$out" 2>"$err" ;;
         read) look "$1" "$2" ;;
         write) [ -f "$1" ] && dd if="$in" of="$1" bs=65536 conv=notrunc 2>/dev/null ;;

@@ -6,6 +6,7 @@ nothing of it is printed before it is escaped.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import selectors
 import shlex
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _MOST = 512 << 20
 #: Bytes of a first line of an answer, and of what a login shell may print before the session begins.
 _LONGEST_LINE, _NOISE = 200, 64 << 10
+#: Bytes that are read or written at once, and that a pipe to ssh holds.
 _PART = 1 << 20
 #: Bytes of ssh's own messages that are shown.
 _MESSAGES = 2000
@@ -96,8 +98,8 @@ class SshSession:
 
     def __init__(self, destination: Destination, *, can_ask: bool = True) -> None:
         self.destination = destination
-        #: How often an answer was waited for.
-        self.trips = 0
+        #: How many bytes have come.
+        self.received = 0
         #: The verbs of each round trip.
         self.log: list[str] = []
         #: Whether something was changed, or may have been.
@@ -132,6 +134,8 @@ class SshSession:
         )
         for stream in filter(None, (self._process.stdin, self._process.stdout)):
             os.set_blocking(stream.fileno(), False)
+            with suppress(OSError):  # a user may have too many large pipes
+                fcntl.fcntl(stream.fileno(), fcntl.F_SETPIPE_SZ, _PART)
         self._mark = f"lbctl-session {nonce}\n".encode()
         self._unsent += f"{nonce}\n{len(text)}\n".encode() + text
         with suppress(OSError):  # the next exchange sends the rest, or finds out what is wrong
@@ -142,30 +146,41 @@ class SshSession:
 
         Raises `Unreachable`; or, once something may have been changed, `ConnectionLost`.
         """
+        return self.collect(self.begin(*requests))
+
+    def begin(self, *requests: RemoteRequest) -> range:
+        """Send requests, as far as ssh takes them now, and return their numbers; raises as `ask`."""
         self.open()
         first = self._number + 1
-        data = b"".join(self._encoded(request) for request in requests)
-        self.trips += 1
+        for request in requests:
+            self._unsent += self._encoded(request)
+        with suppress(OSError):
+            self._send()
         self.log.append("; ".join(" ".join((each.verb, *each.words)) for each in requests)[:_LONGEST_LINE])
+        return range(first, self._number + 1)
+
+    def collect(self, numbers: range) -> list[RemoteReply]:
+        """Wait for the answers to requests that were sent, and return them; raises as `ask`."""
         replies: list[RemoteReply] = []
 
         def done() -> bool:
             if not self._has_begun():
                 return False
-            while len(replies) < len(requests):
-                found = self._reply(first + len(replies))
+            while len(replies) < len(numbers):
+                found = self._reply(numbers[len(replies)])
                 if found is None:
                     return False
                 replies.append(found)
             return True
 
-        self._exchange(data, done)
+        self._exchange(done)
         return replies
 
     def tell(self, request: RemoteRequest) -> None:
         """Have a request served for which nothing is waited; raises as `ask`."""
         self.open()
-        self._exchange(self._encoded(request), lambda: True)
+        self._unsent += self._encoded(request)
+        self._exchange(lambda: True)
 
     def close(self) -> None:
         """End the session."""
@@ -193,12 +208,11 @@ class SshSession:
         lines = "".join(f"{word}\n" for word in request.words)
         return (head + lines).encode("utf-8", "surrogateescape") + request.data
 
-    def _exchange(self, data: bytes, done: Callable[[], bool]) -> None:
-        """Send bytes, and read until `done`: both at once, since each side may wait for the other."""
+    def _exchange(self, done: Callable[[], bool]) -> None:
+        """Send what is to be sent, and read until `done`: at once, since each side may wait for the other."""
         process = self._process
         if self._broken or process is None or process.stdin is None or process.stdout is None:
             raise self._lost("the connection has ended")
-        self._unsent += data
         try:
             with selectors.DefaultSelector() as selector:
                 selector.register(process.stdout, selectors.EVENT_READ)
@@ -216,12 +230,13 @@ class SshSession:
                             if not part:
                                 raise self._lost("")
                             self._buffer += part
+                            self.received += len(part)
         except OSError as error:
             raise self._lost(error.strerror or "") from error
 
     def _send(self) -> None:
         """Send what the pipe takes now."""
-        if self._process is not None and self._process.stdin is not None:
+        if self._unsent and self._process is not None and self._process.stdin is not None:
             del self._unsent[: os.write(self._process.stdin.fileno(), self._unsent[:_PART])]
 
     def _has_begun(self) -> bool:
