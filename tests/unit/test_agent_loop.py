@@ -25,7 +25,7 @@ from lbctl.engine.change.keep import Keeper, Kept
 from lbctl.engine.record import history
 from lbctl.host import Host, Reports
 from lbctl.host.fake import FakeHost
-from lbctl.model import Facts, Family, Intent
+from lbctl.model import Facts, Family, Intent, Program
 from support.backends import Paper
 from support.desk import read_intent
 from support.network import service
@@ -423,6 +423,28 @@ def test_a_transaction_that_the_kernel_reports_is_looked_at_at_once() -> None:
         go(0.2)
         assert agent.figures.repairs == 1
         assert agent.slots == set(NAMES)
+
+
+class Slow(Paper):
+    """Takes a long time to read its rules, as other work of the host makes it."""
+
+    def observe(self, host: Host, driver: str, owner: str) -> Program:
+        assert isinstance(host, FakeHost)
+        host.uptime += 0.3
+        return super().observe(host, driver, owner)
+
+
+def test_rules_that_change_again_after_a_repair_are_soon_repaired_again() -> None:
+    agent = Agent(paper=Slow())
+    with agent.running() as go:
+        go(200)
+        agent.paper.held.clear()
+        go(90)  # rules are read for half a percent of the time
+        assert agent.figures.repairs == 1
+        for number in (2, 3):
+            agent.paper.held.clear()
+            go(30)
+            assert agent.figures.repairs == number
 
 
 def test_it_sleeps_while_nothing_is_due() -> None:
