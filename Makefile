@@ -159,16 +159,16 @@ $(VENV)/.packages: $(STAMP)
 	@touch $@
 
 # What makes fresh systems, and what checks packages and manual pages.
-SYSTEM_TOOLS := debian-archive-keyring lintian mandoc mmdebstrap rpm
+SYSTEM_TOOLS := buildah debian-archive-keyring lintian mandoc mmdebstrap rpm
 TESTS_IN_SYSTEMS = $(SUDO) env CLONE="$(CLONE)" RELEASES="$(RELEASES)" PYTHONDONTWRITEBYTECODE=1 \
-    $(BIN)/pytest --override-ini=addopts= --strict-markers --import-mode=importlib -p no:cacheprovider --timeout=3600
+    $(BIN)/pytest --override-ini=addopts= --strict-markers --import-mode=importlib -p no:cacheprovider --timeout=7200
 
 system-tools: venv
 	@dpkg-query --show $(SYSTEM_TOOLS) >/dev/null 2>&1 || \
 	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends $(SYSTEM_TOOLS)
 
-test-packages: system-tools $(VENV)/.packages ## install, upgrade and remove the packages in fresh Debian 12 and 13 systems
-	$(TESTS_IN_SYSTEMS) tests/systems/test_packages.py
+test-packages: system-tools $(VENV)/.packages ## install, upgrade and remove the packages in fresh Debian 12 and 13 systems, run the image
+	$(TESTS_IN_SYSTEMS) tests/systems/test_packages.py tests/systems/test_image.py
 
 # CLONE="demo test": these targets instead. RELEASES=trixie: only there.
 CLONE := demo test-fast

@@ -55,12 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _build(kinds: Sequence[str], source: Path, output: Path, work: Path) -> list[Path]:
     """Build kinds of packages, and return their files. `work` is a folder for what is not published."""
-    built = wheel.build(source, output if "python" in kinds else work)
-    site = environment.build(built.wheel, work / "site")
-    made = [*built.files] if "python" in kinds else []
-    made += [native.build(kind, site, source, output) for kind in ("deb", "rpm") if kind in kinds]
-    if "pyz" in kinds:
-        made.append(single.build(site, output))
+    made: list[Path] = []
+    if {*kinds} & {*DEFAULT}:
+        built = wheel.build(source, output if "python" in kinds else work)
+        site = environment.build(built.wheel, work / "site")
+        made += built.files if "python" in kinds else ()
+        made += (native.build(kind, site, source, output) for kind in ("deb", "rpm") if kind in kinds)
+        made += (single.build(site, output),) if "pyz" in kinds else ()
     if "image" in kinds:
         made.append(image.build(output))
     return made

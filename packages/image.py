@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -19,14 +20,18 @@ def build(output: Path) -> Path:
         sys.exit(f"{output} has no deb: name the kind deb too")
     file = output / "lbctl-agent.oci.tar"
     base = (f"--build-arg=BASE={os.environ[VARIABLE]}",) if VARIABLE in os.environ else ()
-    # As root, and in containers, with neither a daemon nor a file system of its own.
-    buildah = ("buildah", "--storage-driver=vfs", "build", "--isolation=chroot", "--quiet")
-    subprocess.run(
-        [
-            *(*buildah, *base, f"--build-arg=DEB={debs[-1].name}"),
-            f"--timestamp={os.environ['SOURCE_DATE_EPOCH']}",
-            *("--tag", f"oci-archive:{file}", "--file", HERE / "Containerfile", output),
-        ],
-        check=True,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        # As root, and in containers: with neither a daemon nor a file system of its own.
+        buildah = ("buildah", f"--root={folder}/root", f"--runroot={folder}/run", "--storage-driver=vfs")
+        subprocess.run(
+            [
+                *(*buildah, "build", "--isolation=chroot", "--quiet", *base),
+                f"--build-arg=DEB={debs[-1].name}",
+                f"--timestamp={os.environ['SOURCE_DATE_EPOCH']}",
+                # The name that it has once it is loaded.
+                *("--tag", f"oci-archive:{file}:lbctl-agent:latest"),
+                *("--file", HERE / "Containerfile", output),
+            ],
+            check=True,
+        )
     return file

@@ -184,7 +184,8 @@ def service_of(owner: str, chain_name: str, rules: str = "") -> str | None:
     """
     if is_shared(owner, chain_name):
         return None
-    if len(chain_name) < MAX_CHAIN:
+    # A name that is cut is as long, or one shorter where only its hash fits.
+    if len(chain_name) < MAX_CHAIN - 1:
         return chain_name[len(_stem(owner)) :].partition(".")[0]
     found = _COMMENT.search(rules)
     return found[1] if found else None

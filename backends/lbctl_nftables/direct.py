@@ -207,11 +207,12 @@ class DirectService:
         known, ended = (f"{self._connection('tcp')} map @{name}" for name in (open_, closing))
         ends = (self._notes("add", closing, "tcp", CLOSING), self._notes("delete", open_, "tcp"))
         refreshed = self._notes("update", open_, "tcp", OPEN)
-        opened = self._notes("add", open_, "tcp", OPENING)
+        # The kernel changes the timeout of an entry and not what it leads to: an earlier one has to go.
+        opened = (self._notes("add", open_, "tcp", OPENING), self._notes("delete", closing, "tcp"))
         yield f"{self._only} {_ENDING} {self._sent(known, *ends)}"
         yield f"{self._only} {_NO_SYN} {self._sent(known, refreshed)}"
         yield f"{self._only} {_SYN} {self._sent(known)}"
-        yield f"{self._only} {_SYN_ONLY} {self._sent(f'{self._picker()} map @{self._picks}', opened)}"
+        yield f"{self._only} {_SYN_ONLY} {self._sent(f'{self._picker()} map @{self._picks}', *opened)}"
         yield f"{self._only} {self._sent(ended, self._notes('update', closing, 'tcp', CLOSING))}"
 
     def _learned_udp(self) -> Iterator[str]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from lbctl.cli.intents import announce
+from lbctl.config import find
 from support.network import intent, run_lbctl, service
 
 WEB = intent(service("web", "80/tcp", "8001", "8002"))
@@ -99,15 +101,32 @@ def test_a_directory_is_merged(folder: Path) -> None:
     for words in (["etc"], ["--config", "etc"]):
         done = run_lbctl("check", *words, "--output", "json")
         assert (done.code, done.json["services"]) == (0, ["web", "api"])
-    planned = run_lbctl("plan", "--against", "etc", "--config", "etc")
-    assert planned.err.splitlines() == [
-        "Note: not read: etc/old.toml; of etc, lbctl.toml and conf.d/*.toml are the intent"
-    ]
     # Where there is nothing of that, its *.toml.
     assert run_lbctl("check", "etc/conf.d", "--output", "json").json["services"] == ["api"]
     (folder / "empty").mkdir()
     done = run_lbctl("check", "empty")
     assert (done.code, "a directory without intent files" in done.err) == (2, True)
+
+
+def test_files_of_a_directory_that_are_not_read_are_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def announced(config: str) -> list[str]:
+        announce(find(Path(config), {}, folder), Path(config))
+        return capsys.readouterr().err.splitlines()
+
+    etc = folder / "etc"
+    etc.mkdir()
+    (etc / "lbctl.toml").write_text(WEB)
+    assert announced("etc") == ["Intent: etc/lbctl.toml"]
+    (etc / "old.toml").write_text(WEB)
+    assert announced("etc") == [
+        "Intent: etc/lbctl.toml",
+        "Note: not read: etc/old.toml; of etc, lbctl.toml and conf.d/*.toml are the intent",
+    ]
+    assert announced("etc/old.toml") == ["Intent: etc/old.toml"]
+    (etc / "lbctl.toml").unlink()
+    assert announced("etc") == ["Intent: etc/old.toml"]
 
 
 @pytest.mark.parametrize("backend", ["nftables", "iptables"])

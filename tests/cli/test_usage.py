@@ -59,7 +59,7 @@ MISTAKES = {
         "give it once; the files of a directory are merged",
     ),
     "agent --owner a --owner a": ("--owner is given twice", "give it once"),
-    "weight web/1 2 --wait 1s --wait 2s": ("--wait is given twice", "give it once"),
+    "drain web/1 --wait 1s --wait 2s": ("--wait is given twice", "give it once"),
     "apply --force": ("apply has no option --force", "--yes skips the prompt"),
     "history 1 2": ('unexpected argument "2"', "usage: lbctl history [OPTIONS] [NUMBER]"),
     "render --network x": ('--network: "x" is not a network', "e.g. 10.0.0.0/24"),

@@ -1,7 +1,9 @@
 """Direct server return on a switch: real hosts, real connections, nothing tracked by the balancer."""
 
 import json
+import re
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -218,6 +220,36 @@ def test_connections_outlive_weights_drains_and_endpoints(segment: Segment) -> N
     for each in held:
         each.close()
     assert tally(segment.ask(3)) == [0, 0, 3]
+
+
+def test_a_client_port_that_is_used_again_forgets_where_it_led(segment: Segment) -> None:
+    apply(segment, intent(direct(*EVERY)))
+
+    def connected() -> tuple[socket.socket, str]:
+        with segment.client.entered():
+            made = socket.socket()
+        made.settimeout(PATIENCE)
+        made.bind((CLIENTS4[0], 50000))
+        made.connect((SERVICE4, 80))
+        return made, made.recv(64).decode()
+
+    first, one = connected()
+    # With a reset the port is free at once.
+    first.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    first.close()
+    second, other = connected()
+    assert one != other
+    second.shutdown(socket.SHUT_WR)
+    assert second.recv(64) == b""
+    second.close()
+    # Its last ACK has reached the server that it was connected to.
+    server = segment.servers[SERVERS4.index(other)]
+    until = time.monotonic() + PATIENCE
+    while left := server.run("ss", "-Htn", "state", "last-ack"):
+        assert time.monotonic() < until, left
+    closing = segment.balancer.run("nft", "list", "map", "netdev", "lbctl.ip", "closing-tcp-far")
+    [card] = re.findall(r"50000 \. 192\.0\.2\.200 \. 80 .* : 0x([0-9a-f]+)", closing)
+    assert card.zfill(24).startswith(segment.mac(server).replace(":", ""))
 
 
 def test_datagrams_leave_an_endpoint_that_is_removed_and_stay_at_one_that_drains(segment: Segment) -> None:

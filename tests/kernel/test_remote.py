@@ -290,6 +290,38 @@ def test_state_behind_a_link_or_for_others_is_refused(network: Network, far: Far
     assert "web" not in network.rules()
 
 
+_NO_SPACE = 'echo "No space left on device" >&2; exit 1'
+#: Programs of a host with a fault → what a command reports; "" if the fault does not matter.
+FAULTS = {
+    "disk full": (
+        {"dd": f'case "$*" in *.new*) {_NO_SPACE} ;; esac\nexec /usr/bin/dd "$@"'},
+        "No space left on device",
+    ),
+    "cannot be written": (
+        {"mkdir": 'case "$*" in *session*) exit 1 ;; esac\nexec /usr/bin/mkdir "$@"'},
+        "cannot be written: no space is left there, or it is read-only",
+    ),
+    "clock of 1970": ({"date": "echo 86400"}, ""),
+    "clock that lies": ({"date": f"echo {'9' * 300}"}, "does not report its time"),
+    "no clock": ({"date": "echo never"}, "does not report its time"),
+    "no mktemp": ({"mktemp": "exit 1"}, ""),
+}
+
+
+@pytest.mark.parametrize(("programs", "reported"), FAULTS.values(), ids=FAULTS)
+def test_a_fault_of_a_host_is_reported_and_nothing_is_half_applied(
+    network: Network, programs: dict[str, str], reported: str
+) -> None:
+    network.local_endpoints(PORTS)
+    done = FarHost(network, programs=programs).lbctl("apply", "--yes", config=WEB)
+    if reported:
+        assert (done.code != 0, reported in done.err) == (True, True), done.err
+        assert "8001" not in network.rules()
+    else:
+        assert done.code == 0, done.err
+        assert Counter(network.ask(network.client, HOST4, 80, 4)) == {"8001": 2, "8002": 2}
+
+
 def test_several_hosts_end_in_a_table(network: Network, far: FarHost) -> None:
     both = f'{WEB}\n[hosts]\none = "far"\ntwo = "root@far2:2222"\n'
     done = far.lbctl("plan", "--parallel=2", "--output=json", config=both, host="all")

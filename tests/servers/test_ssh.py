@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ COMMIT
 """
 
 Start = Callable[..., FarSshd]
+#: A root is unpacked from packages first.
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture
@@ -59,10 +62,11 @@ def start(network: Network, servers: Path) -> Iterator[Start]:
         each.close()
 
 
+@cache
 def bullseye() -> Path:
     """A root of Debian 11: nft 0.9.8, iptables 1.8.7, and no Python."""
     [release] = [each for each in RELEASES if each.name == "bullseye"]
-    root, _ = unpacked(release, (*TOOLS, *_BASE))
+    root, _ = unpacked(release, (*TOOLS, *_BASE, "sudo"))
     shell = root.path / "usr/bin/sh"
     if not shell.exists():
         shell.symlink_to("dash")
@@ -97,6 +101,94 @@ def test_debian_11_migrates_under_load_and_loses_nothing(network: Network, start
     assert far.lbctl("rollback", "--yes").code == 0
     assert "REDIRECT" in network.tool("iptables-legacy-save")
     assert listing(root) == before
+
+
+#: The user that logs in, and what sudo lets it do: to run sh, as a common sudoers file does.
+_ADMIN = 1000
+_DEFAULTS = "Defaults env_keep += LBCTL_STATE_DIR\nDefaults use_pty\n"
+_MAY_RUN_SH = f"{_DEFAULTS}admin ALL=(root) NOPASSWD: /usr/bin/sh\n"
+
+_ANYBODY = "account required pam_permit.so\nauth required pam_permit.so\nsession required pam_permit.so\n"
+
+
+@pytest.fixture
+def sudo(network: Network, start: Start) -> Iterator[Callable[[str], FarSshd]]:
+    """Start a server whose user is not root: real sudo, with a text of sudoers, is what it has."""
+    root = bullseye()
+    files = {
+        "etc/passwd": f"root:x:0:0::/:/bin/sh\nadmin:x:{_ADMIN}:{_ADMIN}::/:/bin/sh\n",
+        "etc/group": f"root:x:0:\nadmin:x:{_ADMIN}:\n",
+        **{f"etc/pam.d/{each}": _ANYBODY for each in ("sudo", "other")},
+        "etc/sudoers": "",
+    }
+    before = {name: (root / name).read_bytes() if (root / name).exists() else None for name in files}
+
+    def begin(sudoers: str) -> FarSshd:
+        for name, text in {**files, "etc/sudoers": sudoers}.items():
+            (root / name).parent.mkdir(exist_ok=True)
+            (root / name).unlink(missing_ok=True)
+            (root / name).write_text(text, encoding="utf-8")
+        (root / "etc/sudoers").chmod(0o440)
+        user = ("setpriv", f"--reuid={_ADMIN}", f"--regid={_ADMIN}", "--clear-groups", "sh", "-c")
+        return start(root=root, shell=user)
+
+    yield begin
+    for name, data in before.items():
+        (root / name).unlink(missing_ok=True)
+        if data is not None:
+            (root / name).write_bytes(data)
+
+
+def test_real_sudo_makes_a_user_root(network: Network, sudo: Callable[[str], FarSshd]) -> None:
+    network.local_endpoints(PORTS)
+    far = sudo(_MAY_RUN_SH)
+    done = far.lbctl("apply", "--yes", config=WEB)
+    assert done.code == 0, done.err
+    assert Counter(network.ask(network.client, HOST4, 80, 4)) == {"8001": 2, "8002": 2}
+    before = network.rules()
+    assert far.lbctl("apply", "--yes", "--trial", "2s", config=WIDER).code == 8
+    assert network.rules() == before
+    assert far.lbctl("remove", "--yes").code == 0
+
+
+@pytest.mark.parametrize(
+    ("sudoers", "reported"),
+    [
+        (f"{_DEFAULTS}admin ALL=(root) ALL\n", "a password is required"),
+        (f"{_DEFAULTS}admin ALL=(root) NOPASSWD: /usr/sbin/nft\n", "a password is required"),
+        (_DEFAULTS, "a password is required"),
+        (f"Defaults requiretty\n{_MAY_RUN_SH}", "you must have a tty"),
+        ("admin ALL=(root NOPASSWD sh\n", "a password is required"),
+    ],
+)
+def test_a_missing_right_of_sudo_is_reported(
+    network: Network, sudo: Callable[[str], FarSshd], sudoers: str, reported: str
+) -> None:
+    refused = sudo(sudoers).lbctl("apply", "--yes", config=WEB)
+    assert (refused.code, reported in refused.err, "by sudo" in refused.err) == (3, True, True), refused.err
+    assert "web" not in network.rules()
+
+
+@pytest.mark.parametrize("driver", ["legacy", "nf_tables"])
+def test_old_iptables_do_everything(network: Network, start: Start, driver: str) -> None:
+    network.local_endpoints(PORTS)
+    far, options = start(root=bullseye(), shell=("sh", "-c")), ("--backend=iptables", f"--driver={driver}")
+    assert far.lbctl("apply", "--yes", *options, config=WEB).code == 0
+    assert Counter(network.ask(network.client, HOST4, 80, 4)) == {"8001": 2, "8002": 2}
+    assert "Nothing to change" in far.lbctl("plan", *options, config=WEB).out
+    shown = far.lbctl("status", "--output", "json", *options).json["services"][0]["endpoints"]
+    assert [row["families"]["ipv4"]["connections"] for row in shown] == [2, 2]
+    assert far.lbctl("apply", "--yes", *options, config=WIDER).code == 0
+    assert far.lbctl("rollback", "--yes").code == 0
+    moved = far.lbctl("migrate", "--to", "nftables", "--yes")
+    assert moved.code == 0, moved.err
+    assert "LBCTL" not in network.rules()
+    assert Counter(network.ask(network.client, HOST4, 80, 4)) == {"8001": 2, "8002": 2}
+    assert far.lbctl("remove", "--yes").code == 0
+    assert "lbctl" not in network.rules().lower()
+    network.tool(f"iptables-{'legacy' if driver == 'legacy' else 'nft'}-restore", stdin=_BY_HAND)
+    imported = far.lbctl("import", "--from", f"iptables-{'legacy' if driver == 'legacy' else 'nft'}")
+    assert (imported.code, imported.out.count('"8003"')) == (0, 1), imported
 
 
 def listing(root: Path) -> list[str]:

@@ -588,7 +588,7 @@ wieght = 3
 }
 """,
         2,
-        "not valid JSON: no comma may stand before the closing }",
+        "not valid JSON: no comma is allowed before the closing }",
         "double quotes",
     ),
     BadIntent(
@@ -606,7 +606,7 @@ wieght = 3
 }
 """,
         6,
-        "not valid JSON: no comma may stand before the closing ]",
+        "not valid JSON: no comma is allowed before the closing ]",
         "double quotes",
     ),
     BadIntent(

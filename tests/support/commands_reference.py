@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from textwrap import fill
 from typing import Any
 
 import typer
@@ -11,6 +12,7 @@ import typer
 from lbctl.cli import app, exit_codes
 from lbctl.cli.commands import COMMANDS
 from lbctl.cli.usage import is_argument, name_of
+from support.json_reference import LINE
 
 _HEAD = """# Commands
 
@@ -20,7 +22,7 @@ prints. [The reference](reference.md) has what the commands do in full.
 _EXIT = """
 ## Exit codes in short
 
-{}. [All of them](reference.md#exit-codes).
+{}
 """
 
 
@@ -35,7 +37,9 @@ def page() -> str:
     for commands in COMMANDS.values():
         for name, entry in commands.items():
             parts += _command(group.commands[name], f"lbctl {name}", context, entry.example)
-    return "".join(parts) + _EXIT.format(exit_codes.summary().replace(" · ", "; "))
+    codes = exit_codes.summary().replace(" · ", "; ")
+    parts.append(_EXIT.format(fill(f"{codes}. [All of them](reference.md#exit-codes).", LINE)))
+    return "".join(parts)
 
 
 def _command(command: Any, path: str, parent: Any, example: str = "") -> Iterator[str]:

@@ -7,6 +7,7 @@ import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
+from textwrap import fill
 from typing import Any, Literal, NotRequired, Union, get_args, get_origin
 
 from typing_extensions import is_typeddict
@@ -14,7 +15,8 @@ from typing_extensions import is_typeddict
 from lbctl.documents import NAMES, document_type
 
 Names = Mapping[str, Any]
-
+#: Columns of prose in a page.
+LINE = 110
 
 _HEAD = """# JSON documents
 
@@ -41,7 +43,7 @@ def page() -> str:
 
 def _table(title: str, each: type) -> str:
     doc = inspect.getdoc(each) or ""
-    about = " ".join(doc.split()) if not doc.startswith("dict(") and "TypedDict" not in doc else ""
+    about = fill(doc, LINE) if not doc.startswith("dict(") and "TypedDict" not in doc else ""
     lines = [f"## {title}", "", *([about, ""] if about else []), "| field | type |", "|---|---|"]
     for field, hint in _hints(each).items():
         optional = field not in each.__required_keys__  # type: ignore[attr-defined]

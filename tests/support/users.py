@@ -9,8 +9,8 @@ _REPOSITORY = Path(__file__).parents[2]
 _DROP = ("--reuid=65534", "--regid=65534", "--clear-groups")
 #: In a mount namespace: covers the folder $2, and puts $1, which is below it, back into the empty one.
 _OPEN = (
-    '(PATH=/usr/bin:/bin; mount --bind "$1" /mnt && mount -t tmpfs -o mode=755 lbctl "$2" '
-    '&& mkdir -p "$1" && mount --move /mnt "$1") && shift 2 && exec "$@"'
+    '(PATH=/usr/bin:/bin; mount -n --bind "$1" /mnt && mount -n -t tmpfs -o mode=755 lbctl "$2" '
+    '&& mkdir -p "$1" && mount -n --move /mnt "$1") && shift 2 && exec "$@"'
 )
 
 

@@ -63,6 +63,20 @@ class System:
             text=True,
         )
 
+    def follow(self, *argv: str) -> str:
+        """Return what a program prints, which must end with 0, and print each line at once.
+
+        There is no limit of time but that of the test: all tests of a clone take long on a busy machine.
+        """
+        lines = []
+        with self.start(*argv) as process:
+            assert process.stdout
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                lines.append(line)
+        assert process.returncode == 0, f"{self.release}: {' '.join(argv)}: {process.returncode}"
+        return "".join(lines)
+
     def run(self, *argv: str, code: int = 0, variables: Mapping[str, str] | None = None) -> str:
         """Return what a program of the system prints; it must end with `code`."""
         output, ended = self.attempt(*argv, variables=variables)
@@ -109,12 +123,12 @@ def fresh(release: str, path: Path, *, packages: Sequence[str] = (), folders: Se
     The first one of a release and of packages fetches them; `make clean` removes what is kept of that.
     """
     path.mkdir()
-    subprocess.run(["tar", "--extract", "--file", _base(release, packages), "-C", path], check=True)
+    subprocess.run(["tar", "--extract", "--file", archived(release, packages), "-C", path], check=True)
     return System(release=release, path=path, folders=tuple(folders))
 
 
-def _base(release: str, packages: Sequence[str]) -> Path:
-    """The archive of a system. `minbase` is what every Debian system has, those in containers too."""
+def archived(release: str, packages: Sequence[str] = ()) -> Path:
+    """The archive (tar) of a system. `minbase` is what every Debian system has, those in containers too."""
     name = "-".join((release, *packages))
     file = CACHE / "systems" / f"{name}.tar"
     if not file.exists():

@@ -24,6 +24,6 @@ def cloned(request, tmp_path_factory) -> System:
 @pytest.mark.parametrize("target", os.environ.get("CLONE", "demo test-fast").split())
 def test_a_target_does_its_work(cloned, target):
     """The first of them installs what it needs."""
-    output = cloned.run("make", "-C", "/root/lbctl", target)
+    output = cloned.follow("make", "-C", "/root/lbctl", target)
     if target == "demo":
         assert output.count("exact: round robin") >= 4, output

@@ -187,6 +187,20 @@ def three() -> dict[str, list[DumpedRule]]:
     return chains(web((1, 1, 1)))
 
 
+def test_rules_of_earlier_versions_hand_their_counters_on() -> None:
+    """Each had a comment."""
+
+    def commented(rule: DumpedRule, number: int) -> DumpedRule:
+        condition, target, to = rule.text.rpartition("-j ")
+        return DumpedRule(f"{condition}-m comment --comment web/{number} {target}{to}", number, 60 * number)
+
+    old = {ENTRY: [commented(rule, number) for number, rule in enumerate(three()[ENTRY])]}
+    carried = restore_counters(DEFAULT_OWNER, three(), old)[ENTRY]
+    assert [(rule.packets, rule.bytes) for rule in carried[1:]] == [(1, 60), (2, 120), (3, 180)]
+    # Six connections are two rounds of three.
+    assert [rule.option("--packet") for rule in carried[1:]] == ["0", "0", None]
+
+
 def test_the_turn_is_written_as_the_packet_that_each_rule_waits_for() -> None:
     machine = Machine(three())
     assert [machine.connect() for _ in range(4)] == ["8000", "8001", "8002", "8000"]

@@ -4,7 +4,9 @@ from fractions import Fraction
 
 import pytest
 
-from lbctl.model import AnalysedService, Analysis, Family
+from lbctl.host.fake import FakeHost
+from lbctl.model import AnalysedService, Analysis, Endpoint, Family, Intent, Listener, Protocol, Service
+from lbctl_iptables import backend
 from lbctl_iptables.reading import read
 from lbctl_iptables.reading.lines import quoted
 from lbctl_iptables.recognize import recognizes
@@ -195,6 +197,20 @@ def test_equal_chances_of_lbctl_are_weights() -> None:
     assert codes(read(f"{text}{body}COMMIT\n")) == set()
     assert codes(read(f"{text}{body}COMMIT\n".replace("LBCTL", "OTHER"))) == {
         "equal-probability-on-each-line"
+    }
+
+
+@pytest.mark.parametrize("name", ["web", "w" * 40])
+def test_chains_of_lbctl_name_their_services(name: str) -> None:
+    endpoints = (Endpoint(port=8001), Endpoint(port=8002, name="b"))
+    listener = Listener(protocol=Protocol.TCP, port=80)
+    service = Service(name=name, listeners=(listener,), endpoints=endpoints)
+    program = backend.compile(Intent(services=(service,)), backend.probe(FakeHost()).capabilities)
+    found = read(backend.render(program, family=Family.IPV4))
+    assert {each.name for each in found.services} == {name}
+    assert {(end.to, end.name) for each in found.services for end in each.backends} == {
+        ("8001", None),
+        ("8002", "b"),
     }
 
 

@@ -1,15 +1,28 @@
 """Names, places and quoting: what a rule language could read otherwise never gets into it."""
 
 import shlex
+from dataclasses import replace
+from ipaddress import ip_network
 from itertools import pairwise, product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl.model import MAX_OWNER, MAX_SLOTS, NAME, Endpoint, Intent, Service, check_owner
+from lbctl.host.fake import FakeHost
+from lbctl.model import (
+    MAX_OWNER,
+    MAX_SLOTS,
+    NAME,
+    Endpoint,
+    Intent,
+    Listener,
+    Protocol,
+    Service,
+    check_owner,
+)
+from lbctl_iptables import backend, spelling
 from lbctl_iptables import layout as iptables
-from lbctl_iptables import spelling
 from lbctl_nftables import layout as nftables
 
 NAMES = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True)
@@ -17,6 +30,19 @@ OWNERS = NAMES.filter(lambda name: len(name) <= MAX_OWNER)
 #: Names that differ late, begin alike, or hold what joins the parts of a chain's name.
 NEAR = ["web", "web-1", "w", "n" * 63, "n" * 62 + "o", "n" * 22, "n" * 23, "source", "hairpin", "a-b", "b"]
 OWNED = ["lbctl", "a", "a-b", "a-b-c", "b", "b-c", "lbctl-a", "o" * 12, "lbctl-web"]
+
+CAPABILITIES = backend.probe(FakeHost()).capabilities
+_WEB = Service(
+    name="web",
+    listeners=(Listener(protocol=Protocol.TCP, port=80),),
+    endpoints=tuple(Endpoint(port=8000 + i) for i in range(16)),
+)
+#: A ladder and its groups; no endpoint; chains of networks and of what is behind them.
+SEVERAL = (
+    _WEB,
+    replace(_WEB, endpoints=()),
+    replace(_WEB, allow=tuple(ip_network(f"10.{i}.0.0/16") for i in range(20))),
+)
 
 ATTACKS = [
     "web\n",
@@ -135,6 +161,29 @@ def test_no_two_chains_of_iptables_have_one_name() -> None:
     for owner in OWNED:
         names += [iptables.prefix(owner), *(iptables.chain(owner, name) for name in shared)]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("owner", ["lbctl", *("o" * length for length in range(1, MAX_OWNER + 1))])
+def test_the_rules_of_a_chain_tell_its_service(owner: str) -> None:
+    services = [
+        replace(service, name=name, listeners=(Listener(protocol=Protocol.TCP, port=port + 100 * more),))
+        for more, service in enumerate(SEVERAL)
+        for port, name in enumerate((f"{'n' * length}{more}" for length in range(1, 62)), 1)
+    ]
+    program = backend.compile(Intent(owner=owner, services=tuple(services)), CAPABILITIES)
+    for item in program.of_kind("chain"):
+        name, known = item.key[3], item.service
+        assert iptables.service_of(owner, name, item.text) == known
+        if known is not None and len(name) < iptables.MAX_CHAIN - 1:
+            # Each connection would have to pass a comment.
+            assert "--comment" not in item.text
+
+
+def test_only_names_that_endpoints_have_of_their_own_are_comments() -> None:
+    endpoints = (Endpoint(port=8001), Endpoint(port=8002, name="b"))
+    program = backend.compile(Intent(services=(replace(SEVERAL[0], endpoints=endpoints),)), CAPABILITIES)
+    text = next(item.text for item in program.of_kind("chain") if item.key[3] == "LBCTL-web")
+    assert text.count("--comment") == text.count(" --comment web/b -j REDIRECT --to-ports 8002") == 1
 
 
 def test_no_owner_owns_the_chains_of_another() -> None:

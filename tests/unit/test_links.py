@@ -1,5 +1,6 @@
-"""The documents have no dead links; `make docs` checks those of the site that it builds."""
+"""The documents have no dead links and no wide prose; `make docs` checks the site that it builds."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,22 @@ BUILD = ROOT / "docs" / "site" / "build.py"
 def test_no_link_of_a_document_is_dead() -> None:
     done = subprocess.run([sys.executable, str(BUILD), "--check"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_prose_has_lines_of_at_most_110_columns() -> None:
+    """Tables, pictures and code may be wider; the changelog and the figures are lists of facts."""
+    others = {"CHANGELOG.md", "docs/bench/README.md"}
+    folders = ("docs", "examples", "backends", "packages")
+    pages = [*ROOT.glob("*.md"), *(page for each in folders for page in (ROOT / each).rglob("*.md"))]
+    long = []
+    for page in pages:
+        name = str(page.relative_to(ROOT))
+        if name in others or "node_modules" in name:
+            continue
+        prose = re.sub(r"(?ms)^ *(```|~~~).*?^ *\1|<!-- bench:.*?<!-- /bench", "", page.read_text())
+        lines = [line for line in prose.splitlines() if not line.startswith(("|", "![", "    "))]
+        long += [f"{name}: {line}" for line in lines if len(line) > 110]
+    assert long == []
 
 
 def test_pictures_are_well_formed() -> None:

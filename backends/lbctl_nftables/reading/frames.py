@@ -72,7 +72,7 @@ class Frames:
         targets = _targets(forwarding, statements[:number])
         chosen = [each for each in targets if not isinstance(each.value, tuple)]
         if len(chosen) > 1:
-            raise UnsupportedSyntax("fwd: MAC address and link are chosen apart from each other")
+            raise UnsupportedSyntax("fwd: MAC address and link are chosen independently")
         self._to(draft, chosen[0] if chosen else targets[0], place)
 
     def _to(self, draft: Draft, target: _Target, place: tuple[object, int]) -> None:

@@ -75,7 +75,7 @@ _SHARED = frozenset({_BOTH, "netdev"})
 SERVICE = "service-"
 #: Where the kernel takes translations of destinations, and those of sources.
 HOOKS_OF: Mapping[bool, tuple[str, ...]] = {True: ("prerouting", "output"), False: ("postrouting", "input")}
-_OUTSIDE = Opaque("masquerade", "the kernel takes it behind the routing only, in postrouting")
+_OUTSIDE = Opaque("masquerade", "the kernel accepts it in postrouting only")
 _VERDICTS = {
     "accept": Act.ACCEPT, "drop": Act.DROP, "return": Act.RETURN, "continue": Act.GO_ON, "jump": Act.JUMP,
     "goto": Act.GOTO,

@@ -64,7 +64,7 @@ class Translations:
                 draft, nat, "numgen", "a picked number used as a port is byte-swapped by the kernel"
             )
         elif len(nat.picks) > 1:
-            self._unknown(draft, nat, "map", "address and port are picked apart from each other")
+            self._unknown(draft, nat, "map", "address and port are picked independently")
         else:
             self._to_each(draft, nat, nat.address, nat.port)
 

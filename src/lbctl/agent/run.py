@@ -172,9 +172,8 @@ class _Agent:
             loop.add_signal_handler(signal.SIGHUP, lambda: tasks.create_task(commands.reload()))
             self._follower.wake()
             self._notifier.ready("following")
-            self._journal.say(f'The agent of owner "{self._options.owner}" runs.')
-            if not self._options.listen:
-                self._journal.say("Without --listen it serves no page and no metrics.")
+            served = "" if self._options.listen else "; without --listen it serves no page and no metrics"
+            self._journal.say(f'The agent of owner "{self._options.owner}" runs{served}.')
 
     def _fleet_member(self, observers: Observers) -> Member:
         """Return what follows a published intent, if the files name one."""

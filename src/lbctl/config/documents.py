@@ -187,7 +187,7 @@ def decode(raw: bytes, file: str) -> SourceText:
         wide = raw[:2] in {b"\xff\xfe", b"\xfe\xff"}
         hint = "save the file as UTF-8" + ("; it looks like UTF-16" if wide else "")
         byte = raw[error.start]
-        raise _failure(file, line, f"not UTF-8 text: byte 0x{byte:02x} cannot stand here", hint) from None
+        raise _failure(file, line, f"not UTF-8 text: byte 0x{byte:02x} is not allowed", hint) from None
     return source(text, file)
 
 
@@ -267,7 +267,7 @@ def _json_mistake(error: json.JSONDecodeError) -> tuple[int, str]:
     at = error.pos + (error.doc[error.pos : error.pos + 1] == ",")
     before, behind = error.doc[:at].rstrip(), error.doc[at:].lstrip()
     if before.endswith(",") and behind[:1] in {"}", "]"}:
-        return before.count("\n") + 1, f"no comma may stand before the closing {behind[0]}"
+        return before.count("\n") + 1, f"no comma is allowed before the closing {behind[0]}"
     return error.lineno, _tidy(error.msg)
 
 

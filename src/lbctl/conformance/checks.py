@@ -209,7 +209,7 @@ def _keeps_clients(site: Site, asked: Service) -> Mapping[str, str]:
     crowd(site)
     site.apply(asked)
     served = who_serves_whom(site, asked)
-    expect(set(served.values()), {e.to for e in asked.endpoints}, "endpoints that serve somebody")
+    expect(set(served.values()), {e.to for e in asked.endpoints}, "endpoints that serve a client")
     site.apply(ASIDE, asked)
     expect(who_serves_whom(site, asked), served, "after another service's change")
     site.apply()
@@ -255,7 +255,7 @@ def _remap(site: Site) -> None:
     _keeps_clients(site, HASHED6)
     site.apply(TABLED)
     served = who_serves_whom(site, TABLED)
-    expect(set(served.values()), {e.to for e in TABLED.endpoints}, "endpoints that serve somebody")
+    expect(set(served.values()), {e.to for e in TABLED.endpoints}, "endpoints that serve a client")
 
 
 def _kept(seconds: int, name: str = "web", listeners: tuple[Listener, ...] = (listener(),)) -> Service:
@@ -747,7 +747,7 @@ def _stale(site: Site) -> None:
     try:
         site.carry_out(plan)
     except Stale:
-        expect(site.ask(count=6), turns(UNEVEN, 6), "what somebody else applied")
+        expect(site.ask(count=6), turns(UNEVEN, 6), "what another process applied")
         return
     raise Failed("it was applied")
 

@@ -59,7 +59,7 @@ class Namespace:
         with self.entered():
             done = self._host.run(argv, stdin=stdin)
         if done.code:
-            raise ApplyFailed(f"{' '.join(argv)}: {done.err.strip()}")
+            raise ApplyFailed(f"{' '.join(argv)}: {done.err.strip() or f'ended with {done.code}'}")
         return done.out
 
     def ip(self, *words: str) -> str:

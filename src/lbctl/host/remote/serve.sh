@@ -11,6 +11,8 @@ PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL PATH
 unset IFS CDPATH ENV BASH_ENV
 set +e +u -f
+# No program may fill the disk with what it prints: a file has at most 512 MiB, in blocks of 512 bytes.
+ulimit -f 1048576 2>/dev/null
 
 state=${LBCTL_STATE_DIR:-}
 if [ -n "$state" ]; then
@@ -93,6 +95,17 @@ take() {
         got=$((got))
         [ "$got" -gt "$before" ] || return 1
     done
+}
+
+# writable: true if there is space for a file.
+writable() {
+    { printf x >"$dir/x"; } 2>/dev/null && [ -s "$dir/x" ]
+}
+
+# full: end the session since there is none.
+full() {
+    printf 'lbctl: %s cannot be written: no space is left there, or it is read-only\n' "$run" >&2
+    exit 73
 }
 
 # answer STATUS: with what is in $out and $err.
@@ -442,7 +455,11 @@ fi
 for tool in cat cp date dd grep id ln ls mkdir mv rm tr uname wc; do
     has "$tool" || { printf 'lbctl: this host lacks the program %s\n' "$tool" >&2; exit 69; }
 done
-folder "$run" 755 || { printf 'lbctl: %s is a link, or other users can write to it\n' "$run" >&2; exit 77; }
+folder "$run" 755 2>/dev/null || {
+    if [ -e "$run" ]; then why='is a link, or other users can write to it'; else why='cannot be created'; fi
+    printf 'lbctl: %s %s\n' "$run" "$why" >&2
+    exit 77
+}
 
 # What sessions left that were killed.
 set +f
@@ -453,7 +470,7 @@ done
 set -f
 dir=$run/session.$$
 rm -rf "$dir"
-mkdir -m 700 "$dir" || exit 73
+mkdir -m 700 "$dir" 2>/dev/null && writable || full
 in=$dir/in out=$dir/out err=$dir/err locks=
 cleanup() {
     for each in $locks; do release "$each"; done
@@ -463,7 +480,6 @@ trap cleanup EXIT
 trap 'exit 0' HUP INT TERM PIPE
 
 whole= durable= head= flock=
-printf x >"$dir/x"
 [ "$(dd if="$dir/x" bs=1 count=1 iflag=fullblock 2>/dev/null)" = x ] && whole=yes
 dd if="$dir/x" of="$dir/y" conv=fsync 2>/dev/null && durable=yes
 [ "$(head -c 1 "$dir/x" 2>/dev/null)" = x ] && head=yes
@@ -480,7 +496,7 @@ while read -r number verb count bytes; do
     done
     : >"$out"
     : >"$err"
-    take "$bytes" "$in" || exit 0
+    take "$bytes" "$in" || { writable || full; exit 0; }
     serve "$verb" "$@"
     answer $?
 done

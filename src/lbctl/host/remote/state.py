@@ -117,7 +117,7 @@ class RemoteState:
                 refuse(
                     self._session.destination,
                     reply,
-                    "the script that reverts a trial does not stand by there",
+                    "the script that reverts a trial does not run there",
                 )
 
     def postpone(self, ident: str, guard: str, deadline: float) -> None:
