@@ -1,3 +1,3 @@
 """The version of lbctl: here, so that no module needs the whole package for it."""
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"

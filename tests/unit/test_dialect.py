@@ -73,7 +73,7 @@ class Nft:
         self.becomes = becomes
         self.held: dict[str, Program] = {}
         self.tables = {("ip", "filter"): 0}
-        monkeypatch.setattr(dialect.netlink, "tables", lambda _: self.tables)
+        monkeypatch.setattr(dialect.objects, "tables", lambda _: self.tables)
         monkeypatch.setattr(dialect, "observe", self._observe)
 
     def _load(self, ran: Ran) -> Completed:
