@@ -115,6 +115,8 @@ class KnownVerdicts:
         own = self._verdicts.get(service.name, NO_VERDICTS)
         if service.check is None or not self._verdicts:
             return own
+        if not own and self._places.isdisjoint([endpoint.to for endpoint in service.endpoints]):
+            return own
         wanted = [(e, family) for family in service.families for e in service.endpoints if e.serves(family)]
         if all(_is_of(own.get((e.name, family)), e) for e, family in wanted):
             return own
@@ -129,6 +131,10 @@ class KnownVerdicts:
             if verdict is not None:
                 found[endpoint.name, family] = verdict
         return found
+
+    @cached_property
+    def _places(self) -> frozenset[str]:
+        return frozenset([to for to, _, _ in self._elsewhere])
 
     @cached_property
     def _elsewhere(self) -> Mapping[tuple[str, Family, str], Verdict]:
