@@ -9,7 +9,7 @@ from math import lcm
 from typing import TYPE_CHECKING, NamedTuple
 
 from lbctl.model import MAX_SLOTS, Affinity, AnalysedService, EndpointShare, PathEnd
-from lbctl_netfilter.conditions import LOCAL, YES, is_negative, rest, spelled, when
+from lbctl_netfilter.conditions import LOCAL, YES, is_negative, rest, spelled, when, words
 from lbctl_netfilter.follow import numbers_of
 from lbctl_netfilter.hooks import HOOKS
 from lbctl_netfilter.ir import Act
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from lbctl_netfilter.selectors import FoundSelector
 
 _SNAT = frozenset({"snat"})
+#: The hook of this host's own connections.
+_OWN = "output"
+_BY_LOOPBACK: Condition = ("oif", words("lo"))
 _DROPPING = frozenset({Act.DROP, Act.UNKNOWN})
 #: The longest table of a hash that is shown slot by slot.
 _LONGEST = 1 << 16
@@ -139,7 +142,7 @@ def service_of(
     past: Sequence[Excluded],
 ) -> AnalysedService:
     """Return the service. `past` is what it is not about."""
-    bits, where = hook.bits, selector.where
+    bits, where = hook.bits, _told_by_destination(selector.where, hook)
     parts = _Parts(population, selector, kind, bits)
     mode = _mode(walk, parts)
     slots, pick = _slots(walk, population, selector, kind, parts, mode, bits)
@@ -174,13 +177,20 @@ def service_of(
         placing=pick.placing if pick else None,
         source_nat=source[0] if kind is SelectorKind.NAT else None,
         source_lines=source[1] if kind is SelectorKind.NAT else (),
-        way=partial(hook.path, where),
+        way=partial(hook.path, selector.where),
         lines=lines,
         picking=picking,
         outcomes=tuple(
             PathEnd(line, to, ratio(part, length), why) for (line, to, why), part in parts.outcomes.items()
         ),
     )
+
+
+def _told_by_destination(where: Selector, hook: Hook) -> Selector:
+    """Return a selector as others say the same: what this host sends by lo goes to its own addresses."""
+    if hook.name != _OWN or _BY_LOOPBACK not in where.extra:
+        return where
+    return where._replace(extra=tuple(sorted({*where.extra, LOCAL} - {_BY_LOOPBACK})))
 
 
 def _positive(name: str, where: Selector, bits: int, otherwise: str = "any") -> str:

@@ -142,3 +142,30 @@ def test_local_connections_are_joined_with_those_of_an_interface() -> None:
     assert service.local_clients
     assert service.interfaces == ("eth0",)
     assert 'interfaces = ["eth0"]' in dump(found.intent)
+
+
+@pytest.mark.parametrize(
+    "own", ["-o lo", "-m addrtype --dst-type LOCAL", "-o lo -m addrtype --dst-type LOCAL"]
+)
+def test_rules_for_local_connections_alone_are_part_of_the_service(own: str) -> None:
+    arriving = rules()
+    text = arriving.replace("COMMIT\n", "") + rules(where=f"-A OUTPUT {own}").replace(NAT, "")
+    found = made(text)
+    assert found.complete
+    [service] = found.intent.services
+    assert service.local_clients
+    assert found.lines[service.name] == (6, 7, 8, 9)
+    # What is balanced otherwise is another service.
+    [other] = made(text.replace("8002", "8003", 1)).intent.services
+    assert not other.local_clients
+
+
+def test_rules_for_some_local_connections_are_no_part_of_the_service() -> None:
+    text = rules().replace("COMMIT\n", "") + rules(where="-A OUTPUT -d 127.0.0.1/32").replace(NAT, "")
+    [service] = made(text).intent.services
+    assert not service.local_clients
+
+
+def test_a_service_of_local_connections_alone_is_said_to_become_more() -> None:
+    [note] = made(rules(where="-A OUTPUT -o lo")).notes
+    assert "also takes connections that arrive" in note

@@ -120,7 +120,7 @@ def imported(reading: Analysis, source: Sequence[str] = (), *, exact: bool = Fal
     lost: list[tuple[AnalysedService, str]] = []
     taken = _Taken()
     last: dict[str, int] = {}
-    for group in _groups(_joined(_whole(reading.services))):
+    for group in _groups(_with_own(_joined(_whole(reading.services)))):
         try:
             service, remarks = _made(group, made, last, exact=exact)
         except NotExpressible as reason:
@@ -282,13 +282,44 @@ def _joined(services: Iterable[AnalysedService]) -> list[AnalysedService]:
             found[len(found), service.selector] = service
             continue
         interfaces = [x.when["iif"] for x in (other, service) if x.when and "iif" in x.when]
-        found[key] = replace(
-            other,
-            when={**when, "iif": ",".join(interfaces)},
-            hooks=tuple(sorted({*other.hooks, *service.hooks}, reverse=True)),
-            lines=tuple(dict.fromkeys((*other.lines, *service.lines))),
-        )
+        found[key] = replace(_both(other, service), when={**when, "iif": ",".join(interfaces)})
     return list(found.values())
+
+
+def _with_own(services: Sequence[AnalysedService]) -> list[AnalysedService]:
+    """Return services; as one those of which rules for this host's own connections do the same apart."""
+    own = {_turns(each): each for each in services if _is_own(each)}
+    found: list[AnalysedService] = []
+    for each in services:
+        arrives = _OWN not in each.hooks and not each.when and each.dst in _ANYWHERE
+        other = own.pop(_turns(each), None) if arrives else None
+        found.append(each if other is None else _both(each, other))
+    left = set(map(id, own.values()))
+    return [each for each in found if not _is_own(each) or id(each) in left]
+
+
+def _is_own(service: AnalysedService) -> bool:
+    """Return True for all that this host sends to its own addresses."""
+    return service.hooks == (_OWN,) and service.dst == "local" and not service.when
+
+
+def _turns(service: AnalysedService) -> object:
+    """Return what two services have in common that connections cannot tell from one, but by their hook."""
+    shares = tuple([(each.to, each.name, *each.share.as_integer_ratio()) for each in service.backends])
+    return (
+        *(service.family, service.proto, service.dport, service.name, service.action, service.mode, shares),
+        *(service.slots, service.hash_seed, service.affinity, service.source_nat, service.leak),
+    )
+
+
+def _both(one: AnalysedService, other: AnalysedService) -> AnalysedService:
+    """Return a service with the hooks and lines of another one too."""
+    return replace(
+        one,
+        hooks=tuple(sorted({*one.hooks, *other.hooks}, reverse=True)),
+        lines=tuple(dict.fromkeys((*one.lines, *other.lines))),
+        picking=tuple(dict.fromkeys((*one.picking, *other.picking))),
+    )
 
 
 def _as_arriving(service: AnalysedService) -> AnalysedService | None:
@@ -547,6 +578,11 @@ def _listeners(service: AnalysedService, remarks: list[str]) -> Iterator[Listene
         )
     if service.dport == "any":
         raise NotExpressible("all ports")
+    if service.hooks == (_OWN,):
+        remarks.append(
+            "the existing rules match only connections that this host makes; the imported service also takes "
+            "connections that arrive"
+        )
     if service.dst == "any":
         remarks.append("the existing rules also match forwarded traffic; the imported service does not")
     for address in _addresses(service.dst):
