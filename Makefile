@@ -174,7 +174,7 @@ test-packages: system-tools $(VENV)/.packages ## install, upgrade and remove the
 CLONE := demo test-fast
 
 test-clone: system-tools ## run targets from a clone in fresh Debian 12 and 13 systems that have only git and make
-	$(TESTS_IN_SYSTEMS) tests/systems/test_clone.py
+	$(TESTS_IN_SYSTEMS) --capture=no tests/systems/test_clone.py
 
 bench-startup: venv ## the time that lbctl takes to start, held against a trivial Typer program
 	$(BIN)/python bench/startup.py

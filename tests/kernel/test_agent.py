@@ -190,6 +190,37 @@ def test_a_file_that_is_followed_is_applied_by_itself(network: Network, config: 
         agent.kill()
 
 
+@pytest.mark.parametrize("follows", [True, False], ids=["follow-file", "reload"])
+def test_files_that_are_added_to_a_directory_and_renamed_are_seen(network: Network, follows: bool) -> None:
+    parts = network.folder / "etc" / "conf.d"
+    parts.mkdir(parents=True)
+    (parts / "10-web.toml").write_text(WEB)
+    more = ["--follow-file"] if follows else []
+    agent = AgentProcess(network, *NFT, *more, config=parts.parent).ready()
+
+    def followed(*names: str) -> None:
+        if not follows:
+            agent.wait(lambda: "differs" in str(agent.status["agent"]["notice"]), "the change is not shown")
+            os.kill(agent.process.pid, signal.SIGHUP)
+        agent.wait(
+            lambda: {s["name"] for s in agent.status["services"]} == {*names}, f"{names}: not followed"
+        )
+
+    try:
+        (parts / "20-api.toml").write_text(intent(service("api", "81/tcp", "8001")))
+        followed("web", "api")
+        (parts / "10-web.toml").rename(parts / "30-web.toml")
+        agent.wait(lambda: "30-web.toml" in agent.status["agent"]["intent"], "the new name is not found")
+        assert agent.status["agent"]["problems"] == []
+        (parts / "30-web.toml").unlink()
+        followed("api")
+        (parts / "20-api.toml").unlink()
+        agent.wait(lambda: "no such file" in str(agent.status["agent"]["problems"]), "nothing is shown")
+        assert [s["name"] for s in agent.status["services"]] == ["api"]
+    finally:
+        agent.kill()
+
+
 @pytest.mark.parametrize("way", [NFT], ids=lambda words: words[1])
 def test_there_is_one_agent_of_an_owner(network: Network, agent: AgentProcess, config: Path) -> None:
     second = AgentProcess(network, config=config)

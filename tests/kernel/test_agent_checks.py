@@ -205,6 +205,34 @@ def test_at_the_timeout_the_whole_process_group_ends(private: Path) -> None:
     assert not any(alive(number) for number in numbers)
 
 
+def test_an_agent_that_stops_ends_its_programs_and_does_not_wait_for_them(private: Path) -> None:
+    pids = private / "pids"
+    pids.write_text("")
+    pids.chmod(0o666)
+    path = script(private / "check", f"trap '' TERM; sleep 600 & echo $! $$ > {pids}; wait")
+    probe = ExecProbe(argv=(str(path),), user="nobody")
+    slow = Check(probe=probe, timeout=600_000, interval=600_000)
+    target = Target(
+        family=Family.IPV4, address=None, port=8001, check=slow, subject=("web", "a", Family.IPV4)
+    )
+    reported: list[Outcome] = []
+
+    async def run() -> None:
+        prober = Prober(LocalHost())
+        prober.start([target], lambda _, outcome: reported.append(outcome))
+        while len(pids.read_text().split()) < 2:
+            await asyncio.sleep(0.01)
+        prober.close()
+
+    asyncio.run(run())
+    for thread in threading.enumerate():
+        if thread.name.startswith("program"):
+            thread.join(60)
+            assert not thread.is_alive()
+    assert not any(alive(int(word)) for word in pids.read_text().split())
+    assert reported == []
+
+
 def test_a_program_that_cannot_start_says_nothing_of_its_endpoint(
     private: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

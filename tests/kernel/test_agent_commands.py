@@ -25,6 +25,7 @@ from support.network import Network, intent, service
 LISTEN = f"{HOST4}:80/tcp"
 WEB = intent(service("web", LISTEN, *map(str, PORTS)) + checked("tcp"))
 TWO = intent(service("web", LISTEN, "8001", "8002") + checked("tcp"))
+RENAMED = WEB.replace('"web"', '"shop"')
 
 
 @BOTH_BACKENDS
@@ -46,6 +47,7 @@ def test_no_command_brings_a_failed_endpoint_back(
         (("activate", "web/8003"), None),
         (("weight", "web/8001", "2"), None),
         (("weight", "web/8001", "--reset"), None),
+        (("apply", *way), RENAMED),
         (("rollback",), None),
         (("apply", *way), WEB),
     ):

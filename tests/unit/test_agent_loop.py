@@ -9,7 +9,7 @@ import sys
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 import pytest
@@ -21,11 +21,11 @@ from lbctl.agent.health import Ending, Outcome, Target
 from lbctl.agent.journal import Journal, Priority
 from lbctl.agent.loop import Figures, Follower, Truce
 from lbctl.agent.monitor import Monitor
-from lbctl.engine.change.keep import Keeper
+from lbctl.engine.change.keep import Keeper, Kept
 from lbctl.engine.record import history
 from lbctl.host import Host, Reports
 from lbctl.host.fake import FakeHost
-from lbctl.model import Family, Intent
+from lbctl.model import Facts, Family, Intent, Program
 from support.backends import Paper
 from support.desk import read_intent
 from support.network import service
@@ -79,6 +79,10 @@ class Agent:
         """The endpoints that get connections."""
         lifted = self.paper.lift(self.paper.held["lbctl"])
         return {to for each in lifted.services for to in each.shares}
+
+    def followed(self, kept: Kept) -> None:
+        if kept.followed is not None:
+            self.checker.replace(kept.followed.intent)
 
     @contextmanager
     def running(self) -> Iterator[Callable[[float], None]]:
@@ -141,6 +145,24 @@ def test_what_fails_is_out_after_its_failures_and_back_after_its_passes() -> Non
         "web: 10.0.0.1:80 1/3 -> 1/2, 10.0.0.2:80 1/3 -> 0, 10.0.0.3:80 1/3 -> 1/2",
         "web: 10.0.0.1:80 1/2 -> 1/3, 10.0.0.2:80 0 -> 1/3, 10.0.0.3:80 1/2 -> 1/3",
     ]
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["beside", "instead"])
+def test_a_service_that_is_added_loses_endpoints_that_are_known_to_fail(kept: bool) -> None:
+    agent = Agent()
+    with agent.running() as go:
+        agent.follower.after = agent.followed
+        agent.down.add("10.0.0.2:80")
+        go(20)
+        [web] = agent.intent.services
+        shop = replace(web, name="shop", listeners=(replace(web.listeners[0], port=81, last_port=81),))
+        intent = replace(agent.intent, services=(web, shop) if kept else (shop,))
+        # By a command that does not know what the agent knows.
+        session = replace(agent.session(), assumed=Facts())
+        engine.apply(session, (engine.plan(session, intent),), record=True)
+        assert "10.0.0.2:80" in agent.slots
+        go(5)
+        assert "10.0.0.2:80" not in agent.slots
 
 
 def test_first_passes_of_endpoints_that_serve_are_few_steps() -> None:
@@ -401,6 +423,28 @@ def test_a_transaction_that_the_kernel_reports_is_looked_at_at_once() -> None:
         go(0.2)
         assert agent.figures.repairs == 1
         assert agent.slots == set(NAMES)
+
+
+class Slow(Paper):
+    """Takes a long time to read its rules, as other work of the host makes it."""
+
+    def observe(self, host: Host, driver: str, owner: str) -> Program:
+        assert isinstance(host, FakeHost)
+        host.uptime += 0.3
+        return super().observe(host, driver, owner)
+
+
+def test_rules_that_change_again_after_a_repair_are_soon_repaired_again() -> None:
+    agent = Agent(paper=Slow())
+    with agent.running() as go:
+        go(200)
+        agent.paper.held.clear()
+        go(90)  # rules are read for half a percent of the time
+        assert agent.figures.repairs == 1
+        for number in (2, 3):
+            agent.paper.held.clear()
+            go(30)
+            assert agent.figures.repairs == number
 
 
 def test_it_sleeps_while_nothing_is_due() -> None:

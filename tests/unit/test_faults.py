@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import re
+import resource
 import struct
 import subprocess
 import sys
@@ -813,3 +814,20 @@ def test_a_lock_is_waited_for_and_its_holder_is_named(
         threading.Timer(0.1, other.close).start()
         with host.lock("lbctl", patience=10):
             pass
+
+
+def test_a_program_that_does_not_start_is_an_error_with_its_cause(tmp_path: Path) -> None:
+    host = LocalHost(tmp_path)
+    with pytest.raises(ApplyFailed, match="/nonexistent does not start: No such file or directory"):
+        host.run(["/nonexistent"])
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # No new number is free where the limit is that of the lowest free one.
+    with Path("/dev/null").open() as lowest:
+        free = lowest.fileno()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        with pytest.raises(ApplyFailed, match="true does not start: Too many open files"):
+            host.run(["true"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert host.run(["true"]).code == 0

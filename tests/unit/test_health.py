@@ -58,11 +58,15 @@ class World:
     """A monitor, a clock, and endpoints that answer as they are told."""
 
     def __init__(
-        self, *services: Service, known: Mapping[str, Verdicts] | None = None, serving: bool = True
+        self,
+        *services: Service,
+        known: Mapping[str, Verdicts] | None = None,
+        serving: bool = True,
+        at: float = 100.0,
     ) -> None:
         self.monitor = Monitor(Random(1))
         self.intent = Intent(services=services)
-        self.at = 100.0
+        self.at = at
         self.answers: dict[Target, Outcome] = {}
         self.checks: list[tuple[float, Target]] = []
         subjects = {
@@ -171,6 +175,83 @@ def test_a_restart_keeps_what_was_known() -> None:
     }
     assert again.verdict(subject()).since == before["web"]["e1", V4].since
     assert again.run(60) == [(again.run(0) or [(pytest.approx(again.at - 60, abs=5), subject())])[0]]
+
+
+def restarted(world: World, *services: Service) -> World:
+    """Another monitor, that knows what the first one had on record."""
+    known = world.monitor.latest(world.now)
+    return World(*services or world.intent.services, known=known, serving=False, at=world.at)
+
+
+def test_a_restart_goes_on_with_a_slow_start() -> None:
+    world = World(service(slow_start=40_000))
+    world.run(10)
+    world.answer(subject(), Ending.FAILED)
+    world.until(subject(), 20)
+    world.answer(subject(), Ending.PASSED)
+    world.until(subject(), 20)
+    world.run(12)
+    part = world.verdict(subject()).part
+    assert Fraction(1, STEPS) < part < 1
+    after = restarted(world)
+    assert after.verdict(subject()).part == part
+    after.run(20)
+    assert part < after.verdict(subject()).part < 1
+    after.run(40)
+    assert after.verdict(subject()).part == 1
+
+
+@pytest.mark.parametrize(("jump", "least", "most"), [(-86_400, 50, 72), (0, 30, 55), (86_400, 0, 10)])
+def test_a_restart_goes_on_with_a_hold_and_never_for_longer(jump: float, least: float, most: float) -> None:
+    world = World(service(check=replace(CHECK, hold=60_000)))
+    world.run(10)
+    world.answer(subject(), Ending.FAILED)
+    world.until(subject(), 20)
+    world.answer(subject(), Ending.PASSED)
+    world.run(20)
+    assert world.verdict(subject()).held
+    known = {
+        name: {place: replace(each, since=each.since - jump) for place, each in own.items()}
+        for name, own in world.monitor.latest(world.now).items()
+    }
+    after = World(*world.intent.services, known=known, at=world.at)
+    assert least <= after.until(subject(), 80) - world.at <= most
+
+
+TRUE = ExecProbe(argv=("/bin/true",), user="nobody")
+
+
+@pytest.mark.parametrize("check", [CHECK, replace(CHECK, probe=TRUE)], ids=["tcp", "exec"])
+def test_a_renamed_service_keeps_what_is_known_of_its_endpoints(check: Check) -> None:
+    world = World(service(3, check=check))
+    world.answer(subject(2), Ending.FAILED)
+    world.run(20)
+    known = [Health.UP, Health.DOWN, Health.UP]
+    for other, expected in (
+        (check, known),
+        (replace(check, interval=9000), known),
+        (replace(check, port=81), [Health.UNKNOWN] * 3),
+    ):
+        renamed = Intent(services=(service(3, "shop", other),))
+        monitors = world.monitor, restarted(world, *renamed.services).monitor
+        for monitor in monitors[:: 1 if other is check else -1]:
+            monitor.replace(renamed, world.now)
+            assert [monitor.verdicts()["shop"][f"e{n}", V4].health for n in (1, 2, 3)] == expected
+            monitor.replace(world.intent, world.now)
+
+
+def test_an_endpoint_at_another_place_waits_for_its_first_pass() -> None:
+    world = World(service(3))
+    world.answer(subject(2), Ending.FAILED)
+    world.run(20)
+    a, b, c = service(3).endpoints
+    moved = replace(service(3), endpoints=(a, replace(b, port=81), replace(c, port=81)))
+    for monitor in (world.monitor, restarted(world, moved).monitor):
+        monitor.replace(Intent(services=(moved,)), world.now)
+        found = monitor.verdicts()["web"]
+        assert found["e1", V4].health is Health.UP
+        assert found["e2", V4].waits
+        assert found["e3", V4].waits
 
 
 def test_without_a_record_endpoints_that_serve_go_on_serving() -> None:
@@ -389,6 +470,25 @@ def test_memory_stays_flat_and_health_follows_runs(events: list[tuple[int, Endin
             world.answer(subject(number), ending)
         world.run(700)
         assert all(v.health is health for v in world.monitor.verdicts()["web"].values())
+
+
+def test_what_a_program_prints_each_time_anew_is_no_news() -> None:
+    world = World(service(check=replace(CHECK, probe=TRUE)))
+    target = world.monitor.target(subject())
+    assert target is not None
+
+    def is_news(ending: Ending, text: str) -> bool:
+        outcome = Outcome(ending=ending, text=text)
+        found = world.monitor.is_news(target, outcome)
+        world.monitor.record(target, outcome, world.now)
+        return found
+
+    assert is_news(Ending.PASSED, "exit 0: load 0.1")
+    assert not is_news(Ending.PASSED, "exit 0: load 0.2")
+    assert [is_news(Ending.FAILED, f"exit 1: at {n}") for n in range(5)] == [True] * 3 + [False] * 2
+    assert is_news(Ending.FAILED, "timeout")
+    assert not is_news(Ending.UNDECIDED, "timeout")
+    assert is_news(Ending.UNDECIDED, "not run: no file")
 
 
 def test_results_are_one_printable_line() -> None:

@@ -21,6 +21,7 @@ from lbctl.model import (
     Family,
     Health,
     HealthPolicy,
+    HttpProbe,
     Initial,
     Intent,
     Listener,
@@ -34,6 +35,7 @@ from lbctl.model import (
     Verdicts,
     diff,
     effective,
+    fingerprint,
     stale_flows,
 )
 from lbctl_nftables import backend as nftables
@@ -191,7 +193,7 @@ def test_verdicts_end_with_a_start_of_the_host() -> None:
 def test_what_is_written_again_and_again_is_what_is_written_once(
     steps: list[dict[str, list[Verdict]]],
 ) -> None:
-    """With a limit of four, beyond which verdicts of endpoints that pass are left out."""
+    """With a limit of four, beyond which services whose endpoints all pass are left out."""
     again, once = FakeHost(), FakeHost()
     register = record.Register(again, "lbctl")
     known: dict[str, Verdicts] = {}
@@ -209,10 +211,70 @@ def test_what_is_written_again_and_again_is_what_is_written_once(
             named = {name: dict(own) for name, own in found.verdicts.items()}
             many = sum(map(len, known.values())) > 4
             assert named == {
-                name: left
+                name: own
                 for name, own in known.items()
-                if (left := {place: each for place, each in own.items() if not many or each is not UP})
+                if own and not (many and all(each is UP for each in own.values()))
             }
+
+
+def test_of_many_services_one_with_a_slow_start_is_whole_for_other_commands() -> None:
+    host, of = FakeHost(), service()
+    others = {f"other-{n}": {(f"e{i}", V4): UP for i in range(100)} for n in range(record.MANY // 100)}
+    slow = replace(UP, part=Fraction(1, 8))
+    own = {(e.name, V4): slow if e.name == "e1" else UP for e in of.endpoints}
+    record.write(host, "lbctl", {**others, "web": own})
+    found = record.read(host, "lbctl")
+    assert found is not None
+    assert served(of, Facts(verdicts=found.verdicts, live=True)) == ["e1", "e2", "e3"]
+
+
+def at(of: Service, *found: Verdict) -> dict[tuple[str, Family], Verdict]:
+    """The verdicts of a service's endpoints, with what was checked."""
+    assert of.check is not None
+    return {
+        (e.name, V4): replace(each, to=e.to, check=fingerprint(of.check))
+        for e, each in zip(of.endpoints, found, strict=True)
+    }
+
+
+def served(of: Service, facts: Facts) -> list[str]:
+    [carried] = effective(Intent(services=(of,)), facts).intent.services
+    return [e.name for e in carried.ready(V4)]
+
+
+LIVE = pytest.mark.parametrize("live", [True, False], ids=["with-agent", "without"])
+
+
+@LIVE
+def test_a_renamed_service_or_endpoint_keeps_what_is_known(live: bool) -> None:
+    facts = Facts(verdicts={"web": at(service(), UP, DOWN, UP)}, live=live)
+    assert served(replace(service(), name="shop"), facts) == ["e1", "e3"]
+    a, b, c = service().endpoints
+    renamed = replace(service(), endpoints=(a, replace(b, name="second"), c))
+    assert served(renamed, facts) == ["e1", "e3"]
+
+
+@LIVE
+def test_another_service_with_the_same_check_knows_what_fails(live: bool) -> None:
+    facts = Facts(verdicts={"web": at(service(), UP, DOWN, replace(UP, part=Fraction(1, 8)))}, live=live)
+    shop = replace(service(), name="shop")
+    assert served(shop, facts) == ["e1", "e3"]
+    [carried] = effective(Intent(services=(shop,)), facts).intent.services
+    assert {limit.to for limit in carried.limits} == {shop.endpoints[1].to}  # it has no slow start
+    assert served(replace(shop, check=Check(probe=TcpProbe(), interval=9000)), facts) == ["e1", "e3"]
+    for other in (Check(probe=TcpProbe(), port=81), Check(probe=HttpProbe())):
+        assert served(replace(shop, check=other), facts) == ["e1", "e2", "e3"]
+
+
+def test_an_endpoint_at_another_place_is_a_new_one() -> None:
+    facts = Facts(verdicts={"web": at(service(), UP, DOWN, UP)}, live=True)
+    a, b, c = service().endpoints
+    moved = replace(service(), endpoints=(a, b, replace(c, port=81)))
+    assert served(moved, facts) == ["e1"]
+    reason = effective(Intent(services=(moved,)), facts).reason("web", moved.endpoints[2])
+    assert "waits for its first pass" in str(reason)
+    mended = replace(service(), endpoints=(a, replace(b, address=IPv4Address("10.0.0.9")), c))
+    assert served(mended, replace(facts, live=False)) == ["e1", "e2", "e3"]
 
 
 def test_verdicts_that_no_agent_wrote_are_none_or_whole() -> None:

@@ -115,8 +115,13 @@ class Checker:
         if self._intent is None or intent is self._intent:
             return
         self._intent = intent
+        before = self._monitor.verdicts()
         self._monitor.replace(intent, self._now())
         self._arranged()
+        now = self._monitor.verdicts()
+        if any(before.get(name) is not own for name, own in now.items()):
+            # What is known of these endpoints was not known to the step that brought the intent.
+            self._changed()
 
     async def run(self) -> None:
         """Start checks when they are due; ends only when it is cancelled."""

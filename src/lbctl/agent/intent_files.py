@@ -7,6 +7,7 @@ published intent counts from the start or the reload on.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ class IntentFiles:
     def __init__(
         self,
         owner: str,
-        paths: tuple[Path, ...],
+        find: Callable[[], tuple[Path, ...]],
         keeper: Keeper,
         open_session: Callable[[], Session],
         *,
@@ -42,7 +43,8 @@ class IntentFiles:
         follows: bool,
         published: str | None = None,
     ) -> None:
-        self._owner, self._paths, self._keeper, self._open_session = owner, paths, keeper, open_session
+        self._owner, self._find, self._keeper, self._open_session = owner, find, keeper, open_session
+        self._paths: tuple[Path, ...] = ()
         self._journal, self._figures, self._follower, self._follows = journal, figures, follower, follows
         #: What the files were like at the last look, and whether they were compared since the start.
         self._seen: object = None
@@ -94,6 +96,7 @@ class IntentFiles:
 
     def compare(self, *, apply: bool) -> None:
         """Read the files; where they differ from what was applied last, apply them or show it."""
+        self._look_for()
         if not self._paths:
             return
         try:
@@ -143,15 +146,21 @@ class IntentFiles:
         self._journal.say(f"Applied: {what}" if made.changed else f"In sync: {what}", Priority.NOTICE)
 
     def _state(self) -> object:
-        """Return what changes when a file does."""
-        found: list[tuple[int, int, int] | None] = []
+        """Return what changes when a file does, or when there are others."""
+        self._look_for()
+        found: list[tuple[Path, tuple[int, int, int] | None]] = []
         for path in self._paths:
             try:
                 one = path.stat()
-                found.append((one.st_mtime_ns, one.st_ino, one.st_size))
+                found.append((path, (one.st_mtime_ns, one.st_ino, one.st_size)))
             except OSError:
-                found.append(None)
+                found.append((path, None))
         return tuple(found)
+
+    def _look_for(self) -> None:
+        """Find the files; where there are none any more, reading those that were there says so."""
+        with suppress(IntentError):
+            self._paths = self._find() or self._paths
 
 
 def _first_mistake(error: LbctlError) -> str:

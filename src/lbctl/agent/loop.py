@@ -44,7 +44,7 @@ _GATHER = 0.1
 _LOOK, _SETTLE = 2.0, 0.1
 #: Where the kernel has no mark of its rules, they are read: at most so often, and for this part of the time.
 _READ, _READ_PART = 2.0, 0.005
-#: The same where it says that rules have changed, of whatever table.
+#: The same where it says that rules have changed, of whatever table, and for a while after a repair.
 _REREAD_PART = 0.05
 #: Seconds that a change waits for another command that holds the lock, before it comes back later.
 _PATIENCE = 1.0
@@ -118,6 +118,10 @@ class Follower:
         #: What else is looked at from time to time; what it returns tells one state of it from another.
         self.looks: Callable[[], object] = lambda: None
         self.last: Kept | None = None
+        #: Seconds that the last step took that found nothing to change: it read the rules.
+        self._reading = 0.0
+        #: The steady time of the last repair.
+        self._repaired = -_WINDOW
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Return what `work` returns, run where all of the agent's work on files and the kernel runs."""
@@ -168,6 +172,8 @@ class Follower:
         for place in ("busy", "apply"):
             self._figures.problems.pop(place, None)
         self.last = kept
+        if not kept.changed:
+            self._reading = kept.seconds
         self._report(kept)
         self.after(kept)
         return True
@@ -188,6 +194,7 @@ class Follower:
         if not kept.repaired:
             return
         self._figures.repairs += 1
+        self._repaired = self._host.clock()
         self._journal.say("The kernel's rules were changed from outside, and are repaired.", Priority.WARNING)
         if self._truce.repaired(self._host.clock()):
             pause = f"{self._truce.pause:.0f} s"
@@ -227,7 +234,7 @@ class Follower:
     async def _look(self, reported: asyncio.Event) -> None:
         """Look from time to time, and soon after the kernel reported a transaction."""
         seen: object = None
-        read_next, pause = 0.0, _LOOK
+        read_last, pause = -_READ, _LOOK
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
@@ -246,13 +253,19 @@ class Follower:
                 continue
             self._figures.problems.pop("look", None)
             changed = not untouched and not truce
+            read_next = read_last + self._rest(untouched)
             if found != seen or (changed and now >= read_next):
-                seen, changed = found, False
+                seen, changed, read_last = found, False, now
                 self.wake()
-                spent = self.last.seconds if self.last is not None else 0.0
-                rest = max(_READ, spent / _READ_PART) if untouched is None else spent / _REREAD_PART
-                read_next = now + rest
             pause = min(read_next - now, _LOOK) if changed else _LOOK
+
+    def _rest(self, untouched: bool | None) -> float:
+        """Return the seconds between two readings of the rules, by what the last one took."""
+        if untouched is not None:
+            return self._reading / _REREAD_PART
+        # Who changed them from outside may not be done.
+        again = self._host.clock() - self._repaired < _WINDOW
+        return max(_READ, self._reading / (_REREAD_PART if again else _READ_PART))
 
     def _outside(self) -> tuple[object, bool | None]:
         """What tells one state of the records from another, and whether the kernel's rules are untouched."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.agent.health import Moment, Outcome, Subject, Target
 from lbctl.agent.states import STEPS, CheckStanding, Progress, TargetState
-from lbctl.model import Check, ExecProbe, Family, Health, Initial, Verdict
+from lbctl.model import Check, ExecProbe, Family, Health, Initial, KnownVerdicts, Verdict, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -30,6 +30,8 @@ _PER_SECOND = 1000
 class _Known:
     """What was known of services that are arranged anew."""
 
+    #: All verdicts, and those of these services.
+    every: KnownVerdicts
     verdicts: Mapping[str, Verdicts]
     standings: dict[Subject, CheckStanding] = field(default_factory=dict)
     states: dict[Target, TargetState] = field(default_factory=dict)
@@ -67,8 +69,7 @@ class Monitor:
         returned at this very moment, where another monitor is to be followed.
         """
         self._verdicts = dict(restored)
-        known = {subject for subject, verdict in _flat(restored) if verdict.health is not Health.UNKNOWN}
-        self._arrange(intent, now, set(serving) | known)
+        self._arrange(intent, now, set(serving))
         for subject, found in (progress or {}).items():
             self._resume(subject, found, now)
 
@@ -227,7 +228,8 @@ class Monitor:
         self._services = wanted
         leaving = [name for name in self._verdicts if name not in wanted]
         leaving += [service.name for service in changed if service.name in self._verdicts]
-        known = _Known(verdicts={name: self._verdicts.pop(name) for name in leaving})
+        every = KnownVerdicts(dict(self._verdicts))
+        known = _Known(every=every, verdicts={name: self._verdicts.pop(name) for name in leaving})
         for subject, _ in _flat(known.verdicts):
             self._take_out(subject, known)
         fresh = [target for service in changed for target in self._add(service, now, serving, known)]
@@ -251,29 +253,35 @@ class Monitor:
         """Add the endpoints of a service; yield the targets that are new."""
         if service.check is None:
             return
-        old, verdicts = known.standings, known.verdicts.get(service.name, {})
+        verdicts = known.every.of(service)
+        asked = fingerprint(service.check)
         wanted = list(_subjects(service, service.check))
-        kept = {s for s, _ in wanted if (s in old and old[s].serving) or s in serving}
-        filled = {s[2] for s, _ in wanted if s in kept or _is_up(verdicts.get(s[1:]))}
-        for subject, target in wanted:
-            was = old.get(subject)
+        # An endpoint that has another address or port by now is a new one, and has no verdict.
+        old = {s: known.standings[s] for s, *_ in wanted if s in known.standings and s[1:] in verdicts}
+        kept = {s for s, *_ in wanted if (s in old and old[s].serving) or s in serving}
+        kept |= {s for s, *_ in wanted if s not in old and _is_known(verdicts.get(s[1:]))}
+        filled = {s[2] for s, *_ in wanted if s in kept or _is_up(verdicts.get(s[1:]))}
+        for subject, endpoint, target in wanted:
+            was, verdict = old.get(subject), verdicts.get(subject[1:])
             initially = subject[2] not in filled or service.check.initial is Initial.UP
             standing = CheckStanding(
                 target=target,
+                to=endpoint.to,
+                asked=asked,
                 serving=subject in kept or (was is None and initially),
                 slow_start=service.health.slow_start / 1000,
             )
-            if was is not None and was.ramp is not None and standing.slow_start:
-                standing.ramp = was.ramp
+            standing.resume(was, verdict, now)
+            if standing.ramp is not None:
                 self._ramping.add(subject)
             self._standings[subject] = standing
             state = self._states.get(target) or known.states.get(target)
             if state is None:
-                state = TargetState.restored(verdicts.get(subject[1:]), now)
+                state = TargetState.restored(verdict, now)
                 yield target
             self._states[target] = state
             state.subjects.add(subject)
-        found = {subject[1:]: self._verdict(subject, now) for subject, _ in wanted}
+        found = {subject[1:]: self._verdict(subject, now) for subject, *_ in wanted}
         self._verdicts[service.name] = verdicts if _alike(verdicts, found) else found
 
     def _spread(self, fresh: list[Target], now: Moment) -> None:
@@ -324,16 +332,19 @@ class Monitor:
             part=standing.part(now),
             serving=standing.serving,
             held=held,
+            hold=state.hold if state.health is Health.DOWN else 0.0,
+            to=standing.to,
+            check=standing.asked,
         )
 
 
-def _subjects(service: Service, check: Check) -> Iterable[tuple[Subject, Target]]:
+def _subjects(service: Service, check: Check) -> Iterable[tuple[Subject, Endpoint, Target]]:
     """Yield each endpoint of a service in each family, and what is checked for it."""
     for family in service.families:
         for endpoint in service.endpoints:
             if endpoint.serves(family):
                 subject = (service.name, endpoint.name, family)
-                yield subject, _target(endpoint, family, check, subject)
+                yield subject, endpoint, _target(endpoint, family, check, subject)
 
 
 def _target(endpoint: Endpoint, family: Family, check: Check, subject: Subject) -> Target:
@@ -351,7 +362,12 @@ def _alike(some: Verdicts, others: Verdicts) -> bool:
 
 def _weighty(verdict: Verdict) -> tuple[object, ...]:
     """Return what of a verdict decides or is said of an endpoint."""
-    return verdict.health, verdict.since, verdict.result, verdict.part, verdict.serving, verdict.held
+    found = verdict.health, verdict.since, verdict.result, verdict.part, verdict.serving, verdict.held
+    return *found, verdict.to, verdict.check
+
+
+def _is_known(verdict: Verdict | None) -> bool:
+    return verdict is not None and verdict.health is not Health.UNKNOWN
 
 
 def _is_up(verdict: Verdict | None) -> bool:

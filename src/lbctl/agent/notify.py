@@ -7,7 +7,6 @@ passed on: what a program hears last is how things are.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from lbctl.agent.journal import Priority
 from lbctl.model import inert
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterable, Mapping
 
     from lbctl.agent.health import Subject
@@ -41,8 +41,7 @@ class Notices:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._loop = asyncio.get_running_loop()
-        self._threads = program.pool(MOST)
+        self._programs = program.Programs(MOST)
         self._services: dict[str, tuple[HealthPolicy, dict[str, Endpoint]]] = {}
         self._running: set[Subject] = set()
         self._waiting: dict[Subject, _Change] = {}
@@ -72,12 +71,12 @@ class Notices:
     def close(self) -> None:
         """Start no more programs; those that run end by themselves, or at their timeout."""
         self._waiting.clear()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._programs.finish()
 
     def _start(self, subject: Subject, change: _Change) -> None:
         self._running.add(subject)
-        work = partial(program.run, change.policy.notify, change.policy.notify_user, change.environment)
-        future = self._loop.run_in_executor(self._threads, work, TIMEOUT)
+        policy = change.policy
+        future = self._programs.run(policy.notify, policy.notify_user, change.environment, TIMEOUT)
         future.add_done_callback(partial(self._ended, subject))
 
     def _ended(self, subject: Subject, future: asyncio.Future[program.Ended]) -> None:

@@ -27,6 +27,7 @@ from lbctl.engine.record.memory import SessionMemory
 from lbctl.errors import IntentError, Stale
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from lbctl.engine import Session
@@ -36,13 +37,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How an agent is started; `files` are the intent files, () for none.
+    """How an agent is started; `files` finds the intent files by absolute paths, () for none.
 
     `follow` is the name of a published intent that is followed instead of the one in their [follow] table.
     """
 
     owner: str
-    files: tuple[Path, ...] = ()
+    files: Callable[[], tuple[Path, ...]] = tuple
     backend: str = "auto"
     driver: str | None = None
     follow: str | None = None
@@ -185,7 +186,7 @@ class _Agent:
 
     def _view(self, observers: Observers) -> View:
         view = View(self._host, self._options.owner, self._follower, self._figures)
-        view.source = str(self._files)
+        view.source = self._files.__str__
         view.checks, view.counts, view.sources = observers.checks, observers.counts, observers.sources
         return view
 

@@ -74,6 +74,9 @@ class TargetState:
             count=verdict.count,
             checked=verdict.checked,
             seconds=verdict.seconds,
+            hold=verdict.hold,
+            # The wall clock may have jumped: it is held for no longer than it was to be.
+            held_until=now.steady + min(max(verdict.since + verdict.hold - now.wall, 0.0), verdict.hold),
         )
 
     def progress(self, standing: CheckStanding, now: Moment) -> Progress:
@@ -109,9 +112,9 @@ class TargetState:
         """Return True if an outcome, not noted yet, can change the health, be it with those behind it.
 
         A pass of a target that is up, and a failure of one that is down, change nothing where the last result
-        was the same.
+        was of the same kind.
         """
-        if outcome.text != self.result:
+        if _kind(outcome.text) != _kind(self.result):
             return True
         match outcome.ending:
             case Ending.UNDECIDED:
@@ -171,15 +174,32 @@ class TargetState:
         self.hold, self.held_until = hold, now.steady + hold
 
 
+def _kind(text: str) -> str:
+    """Return a result without what a program printed: that may be something else each time."""
+    return text.partition(": ")[0]
+
+
 @dataclass(slots=True)
 class CheckStanding:
     """What is known of an endpoint of one service beyond its target."""
 
     target: Target
+    #: What is checked, as `Endpoint.to`, and the `fingerprint` of the check.
+    to: str
+    asked: str
     serving: bool
     slow_start: float
     #: When its slow start began; None where it has its whole weight.
     ramp: float | None = None
+
+    def resume(self, was: CheckStanding | None, verdict: Verdict | None, now: Moment) -> None:
+        """Go on with the slow start that was known before, if there is one: its step is in the verdict."""
+        if not self.slow_start:
+            return
+        if was is not None:
+            self.ramp = was.ramp
+        elif verdict is not None and verdict.part < 1:
+            self.ramp = now.steady - self.slow_start * (int(verdict.part * STEPS) - 1) / STEPS
 
     def turn(self, health: Health, before: Health, now: Moment) -> None:
         """Note that the health of the target has changed: an endpoint that returns may start slowly."""

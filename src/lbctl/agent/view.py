@@ -43,7 +43,7 @@ class View:
         #: By the names of service and endpoint.
         self._rates: Rates[tuple[str, str]] = Rates(_VALUES)
         #: The path or name of what is followed, e.g. of the intent file.
-        self.source = ""
+        self.source: Callable[[], str] = str
         #: Called in the loop's thread, as all that reads what checks found.
         self.checks: Callable[[], list[CheckedDocument]] = list
         #: The number of endpoints that are checked, and of those that fail.
@@ -93,7 +93,7 @@ class View:
             host=socket.gethostname(),
             started=self._started,
             now=time_of(self._host.now()),
-            intent=self.source,
+            intent=self.source(),
             ready=self._follower.is_ready() is True,
             problems=problems,
             notice=figures.notice,

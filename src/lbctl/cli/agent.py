@@ -68,7 +68,7 @@ def run(
         return
     from lbctl.cli.context import open_host
     from lbctl.cli.fleet import published_name
-    from lbctl.cli.intents import context_of, files_if_any
+    from lbctl.cli.intents import context_of, intent_finder
     from lbctl.host import need_privilege
 
     if listen_name and not listen:
@@ -85,7 +85,7 @@ def run(
     need_privilege(work.host)
     options = Options(
         owner=work.owner,
-        files=tuple(path.absolute() for path in files_if_any(config)),
+        files=intent_finder(config),
         follow=published_name(config),
         backend=backend,
         driver=driver,

@@ -12,7 +12,7 @@ import typer
 from lbctl.errors import IntentError, NoBackend
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from lbctl.agent.fleet.publication import Publication
     from lbctl.host import Host
@@ -57,9 +57,14 @@ def local_files() -> tuple[Path, ...]:
     """Return the files that say what this host follows, and where etcd is."""
     from lbctl.config import find_local
 
-    environ = {key: value for key, value in os.environ.items() if key != "LBCTL_CONFIG"}
-    named = os.environ.get("LBCTL_CONFIG", "")
-    return find_local(environ if _PUBLISHED.fullmatch(named) else os.environ, Path())
+    return find_local(local_environment(), Path())
+
+
+def local_environment() -> Mapping[str, str]:
+    """Return the environment, without the name of a published intent in the place of a file."""
+    if not _PUBLISHED.fullmatch(os.environ.get("LBCTL_CONFIG", "")):
+        return os.environ
+    return {key: value for key, value in os.environ.items() if key != "LBCTL_CONFIG"}
 
 
 def need_agent() -> None:

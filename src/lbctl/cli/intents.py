@@ -12,7 +12,7 @@ from lbctl.cli.context import Context
 from lbctl.errors import IntentError, NoIntentFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from lbctl.host import Host
     from lbctl.model import Intent
@@ -93,6 +93,19 @@ def files_if_any(config: Path | None) -> tuple[Path, ...]:
         return intent_files(config)
     except NoIntentFile:
         return ()
+
+
+def intent_finder(config: Path | None) -> Callable[[], tuple[Path, ...]]:
+    """Return what finds the files of `intent_files` again and again, by absolute paths; () if there is none.
+
+    The place is chosen once: a file of the current directory that comes later is none of it.
+    """
+    from lbctl.cli.fleet import local_environment, published_name
+    from lbctl.config import finder
+
+    if published_name(config) is not None:
+        return finder(None, local_environment(), Path.cwd(), here=False)
+    return finder(config.absolute() if config is not None else None, os.environ, Path.cwd())
 
 
 @contextmanager

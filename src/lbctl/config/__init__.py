@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lbctl.config.documents import is_intent
-    from lbctl.config.loader import find, find_local, load, load_merged, loads, unread
+    from lbctl.config.loader import find, find_local, finder, load, load_merged, loads, unread
     from lbctl.config.render import dump, revive
     from lbctl.config.schema import SCHEMA_ID, json_schema
 
 _HOMES = {
     "documents": ("is_intent",),
-    "loader": ("find", "find_local", "load", "load_merged", "loads", "unread"),
+    "loader": ("find", "find_local", "finder", "load", "load_merged", "loads", "unread"),
     "render": ("dump", "revive"),
     "schema": ("SCHEMA_ID", "json_schema"),
 }
@@ -26,6 +26,7 @@ __all__ = [
     "dump",
     "find",
     "find_local",
+    "finder",
     "is_intent",
     "json_schema",
     "load",

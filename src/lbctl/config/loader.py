@@ -11,6 +11,7 @@ import stat
 from bisect import bisect_left, insort
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, assert_never
 
@@ -171,14 +172,7 @@ def find(config: Path | None, environ: Mapping[str, str], cwd: Path, etc: Path =
     order. Raises `NoIntentFile` if there is none, and `IntentError` for a directory without intent files and
     for a file of `cwd` that root must not use without being told to.
     """
-    if config is not None:
-        return _named(config)
-    if found := _of_environment(environ, cwd):
-        return found
-    if _exists(here := cwd / "lbctl.toml"):
-        _ensure_own(here, environ)
-        return (here,)
-    if found := _main_and_parts(etc):
+    if found := finder(config, environ, cwd, etc)():
         return found
     raise NoIntentFile(
         f"no intent file: neither ./lbctl.toml nor {name_of(etc / 'lbctl.toml')} is there",
@@ -186,19 +180,31 @@ def find(config: Path | None, environ: Mapping[str, str], cwd: Path, etc: Path =
     )
 
 
+def finder(
+    config: Path | None, environ: Mapping[str, str], cwd: Path, etc: Path = ETC, *, here: bool = True
+) -> Callable[[], tuple[Path, ...]]:
+    """Return what finds the files of the intent, now and later in the same place; they are () if it has none.
+
+    A directory may have other files by then. Without `here`, `cwd` is no such place. Raises as `find`.
+    """
+    if config is not None:
+        return partial(_named, config)
+    if named := environ.get("LBCTL_CONFIG"):
+        return partial(_named, Path(named) if named == "-" else cwd / named)
+    if here and _exists(own := cwd / "lbctl.toml"):
+        _ensure_own(own, environ)
+        return partial(_named, own)
+    return partial(_main_and_parts, etc)
+
+
 def find_local(environ: Mapping[str, str], cwd: Path, etc: Path = ETC) -> tuple[Path, ...]:
     """As `find`, but never a file of the current directory: the files that say what this host follows."""
-    if found := _of_environment(environ, cwd) or _main_and_parts(etc):
+    if found := finder(None, environ, cwd, etc, here=False)():
         return found
     raise NoIntentFile(
         f"{name_of(etc / 'lbctl.toml')} is missing: its [etcd] and [follow] tables say what is followed",
         hint="write it, or name another file with $LBCTL_CONFIG",
     )
-
-
-def _of_environment(environ: Mapping[str, str], cwd: Path) -> tuple[Path, ...]:
-    named = environ.get("LBCTL_CONFIG")
-    return _named(Path(named) if named == "-" else cwd / named) if named else ()
 
 
 def _named(path: Path) -> tuple[Path, ...]:
@@ -1020,4 +1026,4 @@ def _build(drafts: Iterable[_Draft], report: _Report) -> list[Service]:
     return services
 
 
-__all__ = ["find", "find_local", "load", "load_merged", "loads", "unread"]
+__all__ = ["find", "find_local", "finder", "load", "load_merged", "loads", "unread"]

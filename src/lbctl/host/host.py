@@ -84,7 +84,10 @@ class Host(Protocol):
         """Return the path of `program` in PATH, or None."""
 
     def run(self, argv: Sequence[str], *, stdin: str = "") -> Completed:
-        """Run a program to its end, without a shell and in the C locale."""
+        """Run a program to its end, without a shell and in the C locale.
+
+        Raises `ApplyFailed` for one that does not start, e.g. without a free descriptor: nothing was done.
+        """
 
     def listing(self, argv: Sequence[str]) -> Completed:
         """As `run`, for a program that changes nothing and takes no input.
@@ -312,11 +315,22 @@ class LocalHost:
 
         A program holds our locks too: should we be killed, the next lbctl waits for what it still does.
         """
+        try:
+            done = self._completed(argv, stdin)
+        except OSError as error:
+            raise ApplyFailed(f"{argv[0]} does not start: {error.strerror}") from error
+        return Completed(
+            code=done.returncode,
+            out=done.stdout.decode("utf-8", "surrogateescape"),
+            err=done.stderr.decode("utf-8", "surrogateescape"),
+        )
+
+    def _completed(self, argv: Sequence[str], stdin: str) -> subprocess.CompletedProcess[bytes]:
         # A pipe takes a few KB at a time, which is a sixth of what it costs to load a long script.
         with os.fdopen(os.memfd_create("stdin"), "w+b") as file:
             file.write(stdin.encode("utf-8", "surrogateescape"))
             file.seek(0)
-            done = subprocess.run(
+            return subprocess.run(
                 argv,
                 stdin=file,
                 capture_output=True,
@@ -324,11 +338,6 @@ class LocalHost:
                 env={**os.environ, **self.environment},
                 pass_fds=self._held.handles,
             )
-        return Completed(
-            code=done.returncode,
-            out=done.stdout.decode("utf-8", "surrogateescape"),
-            err=done.stderr.decode("utf-8", "surrogateescape"),
-        )
 
     def listing(self, argv: Sequence[str]) -> Completed:
         """See `Host`."""

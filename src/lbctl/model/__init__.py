@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         TcpProbe,
         TlsOptions,
         UdpProbe,
+        fingerprint,
     )
     from lbctl.model.dealing import deal, slots_for
     from lbctl.model.discovery import Discovery, WeightOwner, check_source_name, host_and_port
@@ -134,7 +135,16 @@ if TYPE_CHECKING:
     from lbctl.model.shift import Shift
     from lbctl.model.takeover import Guarded, guarded, reply_places, table_digests
     from lbctl.model.text import UNITS, brief, duration, inert, written
-    from lbctl.model.verdict import MAX_RESULT, Health, Judgement, KeptBy, Verdict, Verdicts, judge
+    from lbctl.model.verdict import (
+        MAX_RESULT,
+        Health,
+        Judgement,
+        KeptBy,
+        KnownVerdicts,
+        Verdict,
+        Verdicts,
+        judge,
+    )
 
 _HOMES = {
     "access": (
@@ -183,6 +193,7 @@ _HOMES = {
         "TcpProbe",
         "TlsOptions",
         "UdpProbe",
+        "fingerprint",
     ),
     "dealing": ("deal", "slots_for"),
     "discovery": ("Discovery", "WeightOwner", "check_source_name", "host_and_port"),
@@ -265,7 +276,16 @@ _HOMES = {
     "shift": ("Shift",),
     "takeover": ("Guarded", "guarded", "reply_places", "table_digests"),
     "text": ("UNITS", "brief", "duration", "inert", "written"),
-    "verdict": ("MAX_RESULT", "Health", "Judgement", "KeptBy", "Verdict", "Verdicts", "judge"),
+    "verdict": (
+        "MAX_RESULT",
+        "Health",
+        "Judgement",
+        "KeptBy",
+        "KnownVerdicts",
+        "Verdict",
+        "Verdicts",
+        "judge",
+    ),
 }
 
 __all__ = [
@@ -327,6 +347,7 @@ __all__ = [
     "KeptBy",
     "Key",
     "KeyChange",
+    "KnownVerdicts",
     "KubernetesAccess",
     "LiftedProgram",
     "LiftedService",
@@ -393,6 +414,7 @@ __all__ = [
     "emptied",
     "endpoint_family",
     "families_of",
+    "fingerprint",
     "given_settings",
     "guarded",
     "hidden",

@@ -27,7 +27,17 @@ from lbctl.model.intent import (
     State,
 )
 from lbctl.model.schedule import slot_count
-from lbctl.model.verdict import Health, Judgement, KeptBy, Verdict, Verdicts, awaited, judge
+from lbctl.model.verdict import (
+    NO_VERDICTS,
+    Health,
+    Judgement,
+    KeptBy,
+    KnownVerdicts,
+    Verdict,
+    Verdicts,
+    awaited,
+    judge,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -39,7 +49,6 @@ Place: TypeAlias = tuple[str, str]
 
 #: The same object each time: what facts that say nothing about a service are compared by.
 _NOTHING: Mapping[str, Override] = {}
-_NO_VERDICTS: Verdicts = {}
 _NO_HOPS: frozenset[Hop] = frozenset()
 _NO_REASONS: Mapping[str, str] = {}
 _NO_DEALS: frozenset[Deal] = frozenset()
@@ -149,7 +158,7 @@ class Checked:
         if verdict.waits and self.kept is None:
             text += ", waits for its first pass"
         if verdict.held:
-            text += ", passes again, but flaps"
+            text += ", passes again, stays out for its hold time"
         if verdict.part < 1:
             text += f", slow start at {verdict.part} of its weight"
         if self.kept is not None:
@@ -335,6 +344,7 @@ def _renewed(intent: Intent, facts: Facts, basis: _Basis, past: _Basis, services
     overrides: dict[str, dict[str, Override]] = {}
     for (name, endpoint), override in facts.overrides.items():
         overrides.setdefault(name, {})[endpoint] = override
+    checked, ended = KnownVerdicts(facts.verdicts), KnownVerdicts(facts.old)
     outcomes, carried, known = dict(basis.outcomes), list(basis.carried), list(basis.known)
     for name in services:
         number = basis.index.numbers.get(name)
@@ -342,18 +352,30 @@ def _renewed(intent: Intent, facts: Facts, basis: _Basis, past: _Basis, services
             continue
         file = intent.services[number]
         own = overrides.get(name, _NOTHING)
-        verdicts = facts.verdicts.get(name, _NO_VERDICTS)
-        old = facts.old.get(name, _NO_VERDICTS)
+        verdicts = facts.verdicts.get(name, NO_VERDICTS)
+        old = facts.old.get(name, NO_VERDICTS)
         found = facts.found.get(name) if file.discover is not None else None
         hops, deals = facts.hops.get(name, _NO_HOPS), facts.deals.get(name, _NO_DEALS)
         unreachable = facts.unreachable.get(name, _NO_REASONS)
-        if own or verdicts or old or found or hops or unreachable or deals:
+        said = own or verdicts or old or found or hops or unreachable or deals
+        if said or checked.of(file) or ended.of(file):
             before = past.outcomes.get(name)
             if before is None or not before.is_of(
                 file, own, verdicts, old, found, hops, unreachable, deals, live=facts.live
             ):
                 before = _outcome(
-                    file, own, verdicts, old, found, hops, unreachable, deals, intent, live=facts.live
+                    file,
+                    own,
+                    verdicts,
+                    old,
+                    found,
+                    hops,
+                    unreachable,
+                    deals,
+                    intent,
+                    checked=checked,
+                    ended=ended,
+                    live=facts.live,
                 )
             outcomes[name], carried[number] = before, before.service
             if known[number] != before.known:
@@ -440,6 +462,8 @@ def _outcome(
     deals: frozenset[Deal],
     intent: Intent,
     *,
+    checked: KnownVerdicts,
+    ended: KnownVerdicts,
     live: bool,
 ) -> _Outcome:
     answer = discovered.within(intent, file) if discovered is not None else ()
@@ -457,7 +481,9 @@ def _outcome(
     found = service if endpoints == service.endpoints else replace(service, endpoints=endpoints)
     if found is not service:
         _check_slots(found)
-    judged = awaited(found, verdicts) if live else verdicts
+    judged = checked.of(service)
+    if live:
+        judged = awaited(found, judged)
     judgement = judge(found, judged)
     if judgement.limits:
         found = replace(found, limits=judgement.limits)
@@ -465,13 +491,14 @@ def _outcome(
         found = replace(found, hops=hops)
     if deals and file.scheduler is Scheduler.LEAST_CONNECTIONS:
         found = replace(found, deals=deals)
+    shown = ended.of(service)
     by_source = {each.to: each.state for each in answer}
     reasons = {
         (service.name, each.name): Reason(
             state=own.get(each.to, each).state,
             weight=own.get(each.to, each).weight,
             operator=overrides.get(each.name),
-            checked=tuple(_checked(each, service, judgement, judged, old)),
+            checked=tuple(_checked(each, service, judgement, judged, shown)),
             source=by_source.get(each.to),
             discovered=each.to not in own,
             unreachable=lost.get(each.to, ""),

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
-from lbctl.model.check import Initial
+from lbctl.model.check import MAX_TIME, Initial, fingerprint
 from lbctl.model.intent import Family, Limit, Service, State
 from lbctl.model.rotation import WHOLE
 
@@ -50,14 +51,20 @@ class Verdict:
     seconds: float | None = None
     part: Fraction = WHOLE
     serving: bool = True
-    #: True for an endpoint that passes again, and stays out a while since it flaps.
+    #: True for an endpoint that passes again, and stays out for the rest of `hold` seconds since it failed.
     held: bool = False
+    hold: float = 0.0
+    #: What was checked, as `Endpoint.to`, and the `fingerprint` of the check; "" if that is not known.
+    to: str = ""
+    check: str = ""
 
     def __post_init__(self) -> None:
         if not 0 < self.part.numerator <= self.part.denominator:
             raise ValueError(f"a part of {self.part} is not above 0, up to 1")
         if len(self.result) > MAX_RESULT or not self.result.isprintable():
             raise ValueError(f"a result is not a line of at most {MAX_RESULT} characters")
+        if not 0 <= self.hold <= MAX_TIME / 1000:
+            raise ValueError(f"a hold of {self.hold} s")
         if self.count < 0:
             raise ValueError(f"{self.count} results in a row")
 
@@ -69,6 +76,10 @@ class Verdict:
 
 #: `Endpoint.name` and the family → what checks say of an endpoint of one service.
 Verdicts: TypeAlias = "Mapping[tuple[str, Family], Verdict]"
+
+
+#: The same object each time, for who compares by identity.
+NO_VERDICTS: Verdicts = {}
 
 
 class KeptBy(StrEnum):
@@ -87,6 +98,58 @@ class Judgement:
     limits: frozenset[Limit] = frozenset()
     #: By `Endpoint.name` and family.
     kept: Mapping[tuple[str, Family], KeptBy] = field(default_factory=dict)
+
+
+class KnownVerdicts:
+    """All verdicts, of whatever service: by the name of an endpoint, and by what was checked."""
+
+    def __init__(self, verdicts: Mapping[str, Verdicts]) -> None:
+        self._verdicts = verdicts
+
+    def of(self, service: Service) -> Verdicts:
+        """Return what is known of the endpoints of a service.
+
+        The verdict of an endpoint that has another address or port by now says nothing about it. What the
+        same check found at the same place counts under whatever name, e.g. for a service that is renamed.
+        """
+        own = self._verdicts.get(service.name, NO_VERDICTS)
+        if service.check is None or not self._verdicts:
+            return own
+        if not own and self._places.isdisjoint([endpoint.to for endpoint in service.endpoints]):
+            return own
+        wanted = [(e, family) for family in service.families for e in service.endpoints if e.serves(family)]
+        if all(_is_of(own.get((e.name, family)), e) for e, family in wanted):
+            return own
+        asked = fingerprint(service.check)
+        found: dict[tuple[str, Family], Verdict] = {}
+        for endpoint, family in wanted:
+            verdict = own.get((endpoint.name, family))
+            if not _is_of(verdict, endpoint):
+                verdict = self._elsewhere.get((endpoint.to, family, asked))
+                if verdict is not None and not service.health.slow_start:
+                    verdict = replace(verdict, part=WHOLE)
+            if verdict is not None:
+                found[endpoint.name, family] = verdict
+        return found
+
+    @cached_property
+    def _places(self) -> frozenset[str]:
+        return frozenset([to for to, _, _ in self._elsewhere])
+
+    @cached_property
+    def _elsewhere(self) -> Mapping[tuple[str, Family, str], Verdict]:
+        """By what was checked, in which family and how: what was found."""
+        return {
+            (verdict.to, family, verdict.check): verdict
+            for own in self._verdicts.values()
+            for (_, family), verdict in own.items()
+            if verdict.to and verdict.health is not Health.UNKNOWN
+        }
+
+
+def _is_of(verdict: Verdict | None, endpoint: Endpoint) -> bool:
+    """Return True for a verdict about what an endpoint is now."""
+    return verdict is not None and verdict.to in {"", endpoint.to}
 
 
 def awaited(service: Service, verdicts: Verdicts) -> Verdicts:

@@ -31,7 +31,7 @@ class Prober:
         self._loop = asyncio.get_running_loop()
         self._tcp = TcpChecks(self._loop)
         self._local = LocalSockets(host, self._loop)
-        self._programs = program.pool()
+        self._programs = program.Programs()
         self._gate = asyncio.Semaphore(_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -58,7 +58,7 @@ class Prober:
             task.cancel()
         self._tcp.close()
         self._local.close()
-        self._programs.shutdown(wait=False, cancel_futures=True)
+        self._programs.close()
 
     def _looking_again(self, done: Callable[[Target, Outcome], None]) -> Callable[[Target, Outcome], None]:
         """Have a failed check of a process on this host be a reason to look where it listens."""
@@ -96,7 +96,7 @@ class Prober:
                 async with asyncio.timeout(timeout):
                     return await udp.check(target, probe, self._local.address(target))
             case ExecProbe() as probe:
-                return await self._loop.run_in_executor(self._programs, program.check, target, probe)
+                return await self._programs.check(target, probe)
             case TcpProbe():
                 raise ValueError("a TCP check is no task")
             case other:

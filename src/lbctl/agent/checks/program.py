@@ -8,6 +8,7 @@ output that are read.
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import pwd
@@ -15,22 +16,25 @@ import selectors
 import signal
 import stat
 import subprocess
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from lbctl.agent.checks import outcomes
 from lbctl.host.capabilities import Capability, capabilities
 from lbctl.model import inert
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from lbctl.agent.health import Outcome, Target
     from lbctl.model import ExecProbe
+
+T = TypeVar("T")
 
 #: Programs that run at once, and bytes of output that are read of each.
 MOST, OUTPUT = 64, 4096
@@ -53,13 +57,41 @@ class Ended:
     output: bytes
 
 
-def pool(most: int = MOST) -> ThreadPoolExecutor:
-    """Return the threads that run programs: a program inherits `no_new_privs` from its thread."""
-    return ThreadPoolExecutor(most, thread_name_prefix="program", initializer=_no_new_privileges)
+class Programs:
+    """Runs programs, at most so many at once. All methods are for the loop's thread, and return at once."""
+
+    def __init__(self, most: int = MOST) -> None:
+        # A program inherits `no_new_privs` from its thread.
+        self._threads = ThreadPoolExecutor(most, thread_name_prefix="program", initializer=_no_new_privileges)
+        #: A descriptor that can be read once all programs are to end. Threads that use it hold this object.
+        self._ending = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        weakref.finalize(self, os.close, self._ending)
+
+    def check(self, target: Target, probe: ExecProbe) -> asyncio.Future[Outcome]:
+        """Run a program as a check."""
+        return self._started(lambda: check(target, probe, self._ending))
+
+    def run(
+        self, argv: Sequence[str], user: str, environment: Mapping[str, str], timeout: float
+    ) -> asyncio.Future[Ended]:
+        """Run a program to its end, for at most `timeout` seconds; raises as `run`."""
+        return self._started(lambda: run(argv, user, environment, timeout, self._ending))
+
+    def close(self) -> None:
+        """End all programs now, and start no more of them."""
+        os.eventfd_write(self._ending, 1)
+        self.finish()
+
+    def finish(self) -> None:
+        """Start no more programs; those that run go on until they end, or until their timeout."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _started(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
-def check(target: Target, probe: ExecProbe) -> Outcome:
-    """Run a program as a check and return how it ended. To be called in a thread of `pool`."""
+def check(target: Target, probe: ExecProbe, ending: int) -> Outcome:
+    """Run a program as a check and return how it ended. To be called in a thread of `Programs`."""
     began = monotonic()
     service, endpoint, family = target.subject or ("", "", target.family)
     environment = {
@@ -70,7 +102,7 @@ def check(target: Target, probe: ExecProbe) -> Outcome:
         "LBCTL_PORT": str(target.port or ""),
     }
     try:
-        ended = run(probe.argv, probe.user, environment, target.check.timeout / 1000)
+        ended = run(probe.argv, probe.user, environment, target.check.timeout / 1000, ending)
     except ProgramRefused as error:
         return outcomes.undecided(f"not run: {error}")
     except OSError as error:
@@ -88,10 +120,10 @@ def check(target: Target, probe: ExecProbe) -> Outcome:
             return outcomes.failed(f"exit {code}{said}", seconds)
 
 
-def run(argv: Sequence[str], user: str, environment: Mapping[str, str], timeout: float) -> Ended:
-    """Run a program to its end, for at most `timeout` seconds.
+def run(argv: Sequence[str], user: str, environment: Mapping[str, str], timeout: float, ending: int) -> Ended:
+    """Run a program to its end, for at most `timeout` seconds, and until the descriptor `ending` can be read.
 
-    To be called in a thread of `pool`. Raises `ProgramRefused`, and OSError where it cannot start.
+    To be called in a thread of `Programs`. Raises `ProgramRefused`, and OSError where it cannot start.
     """
     _ensure_capable()
     account = _account(user)
@@ -112,10 +144,10 @@ def run(argv: Sequence[str], user: str, environment: Mapping[str, str], timeout:
             start_new_session=True,
         )
     with started:
-        return _followed(started, monotonic() + timeout)
+        return _followed(started, monotonic() + timeout, ending)
 
 
-def _followed(started: subprocess.Popen[bytes], deadline: float) -> Ended:
+def _followed(started: subprocess.Popen[bytes], deadline: float, ending: int) -> Ended:
     """Wait for a program, reading what it prints; its process group has ended when this returns."""
     output = bytearray()
     if started.stdout is None:
@@ -127,11 +159,14 @@ def _followed(started: subprocess.Popen[bytes], deadline: float) -> Ended:
         with selectors.DefaultSelector() as selector:
             selector.register(process, selectors.EVENT_READ)
             selector.register(pipe, selectors.EVENT_READ)
-            ended = False
-            while not ended and (left := deadline - monotonic()) > 0:
+            selector.register(ending, selectors.EVENT_READ)
+            ended = stopped = False
+            while not (ended or stopped) and (left := deadline - monotonic()) > 0:
                 for key, _ in selector.select(left):
                     if key.fd == process:
                         ended = True
+                    elif key.fd == ending:
+                        stopped = True
                     elif not _drain(pipe, output):
                         selector.unregister(pipe)
         _drain(pipe, output)

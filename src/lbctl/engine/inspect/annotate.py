@@ -21,7 +21,9 @@ from lbctl.errors import Damaged, LbctlError
 from lbctl.model import (
     Action,
     Family,
+    Health,
     KeyChange,
+    KnownVerdicts,
     Limit,
     Scheduler,
     diff,
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
     from lbctl.engine.change.session import Session
     from lbctl.engine.inspect.grouping import ProblemGroup
-    from lbctl.model import Intent, LiftedService, Plan, Program, Service, ServiceChange
+    from lbctl.model import Intent, LiftedService, Plan, Program, Service, ServiceChange, Verdicts
 
 _NO_AGENT = (
     "{services}: scheduler least-connections needs a running agent, which counts connections: "
@@ -169,22 +171,31 @@ def failed_notes(session: Session, plan: Plan, intent: Intent) -> tuple[str, ...
     recorded = verdicts.read(session.host, intent.owner)
     if recorded is None or recorded.live or plan.effective is None:
         return ()
-    services = {service.name: service for service in plan.effective.intent.services}
+    if all(v.health is not Health.DOWN for own in recorded.verdicts.values() for v in own.values()):
+        return ()
+    known = KnownVerdicts(recorded.verdicts)
     changes = {change.name: change for change in plan.services}
-    endpoints = {(s.name, e.name): e for s in services.values() for e in s.endpoints}
-    found = []
-    for name, (endpoint, family), verdict in verdicts.failed(recorded):
-        if (name, endpoint) not in endpoints:
+    return tuple(
+        note
+        for service in plan.effective.intent.services
+        for note in _failed_notes(service, known.of(service), changes.get(service.name))
+    )
+
+
+def _failed_notes(service: Service, known: Verdicts, change: ServiceChange | None) -> Iterator[str]:
+    endpoints = {endpoint.name: endpoint for endpoint in service.endpoints}
+    for (name, family), verdict in known.items():
+        endpoint = endpoints.get(name)
+        if endpoint is None or verdict.health is not Health.DOWN:
             continue
-        to = endpoints[name, endpoint].to
-        failed = f"{name}/{endpoint} ({family}) is down since {time_of(verdict.since)} ({verdict.result})"
-        if name in changes and _gains(changes[name], to, family):
-            found.append(f"{failed}, but gets connections: the agent that found this has ended")
-        elif endpoints[name, endpoint] in services[name].ready(family):
+        since = time_of(verdict.since)
+        failed = f"{service.name}/{name} ({family}) is down since {since} ({verdict.result})"
+        if change is not None and _gains(change, endpoint.to, family):
+            yield f"{failed}, but gets connections: the agent that found this has ended"
+        elif endpoint in service.ready(family):
             continue  # kept, as it was: by all-down, for instance
-        elif Limit(family=family, to=to) in services[name].limits:
-            found.append(f"{failed}, and stays out: --ignore-health adds it")
-    return tuple(found)
+        elif Limit(family=family, to=endpoint.to) in service.limits:
+            yield f"{failed}, and stays out: --ignore-health adds it"
 
 
 def _gains(change: ServiceChange, to: str, family: Family) -> bool:

@@ -3,8 +3,9 @@
 They hold while the agent that wrote them runs. After that they are old: shown, and young failures are still
 honoured by commands that cannot ask. They end with this start of the host.
 
-All verdicts are written where that costs nothing. Where there are many, those of endpoints that pass with
-their whole weight are left out: an endpoint that is not named passes, or was never checked.
+All verdicts are written where that costs nothing. Where there are many, services whose endpoints all pass
+with their whole weight are left out: an endpoint of a service that is not named passes, or was never checked.
+An endpoint that a named service has no verdict of is new to the agent.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from lbctl.errors import Damaged
 from lbctl.model import Family, Health, Verdict, read_record, time_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from lbctl.host import Host
     from lbctl.model import Shape, Verdicts
@@ -42,6 +43,9 @@ ROW: Shape = {
     "part": str,
     "serving": bool,
     "held": bool,
+    "hold": float,
+    "to": str,
+    "check": str,
 }
 _SHAPE: Shape = {
     "format_version": int,
@@ -125,14 +129,9 @@ def read(host: Host, owner: str) -> Recorded | None:
 
 
 def rows(verdicts: Mapping[str, Verdicts]) -> list[dict[str, object]]:
-    """Return verdicts as they are written, without the plain ones if there are many."""
+    """Return verdicts as they are written, without the plain services if there are many."""
     many = sum(map(len, verdicts.values())) > MANY
-    return [
-        _fields(service, endpoint, family, verdict)
-        for service, own in verdicts.items()
-        for (endpoint, family), verdict in own.items()
-        if not many or not _is_plain(verdict)
-    ]
+    return [row for service, own in verdicts.items() for row in _rows(service, own, many=many)]
 
 
 def of_rows(rows: Iterable[dict[str, str]]) -> dict[str, dict[tuple[str, Family], Verdict]]:
@@ -149,22 +148,15 @@ def is_live(host: Host, owner: str) -> bool:
     return host.is_locked(f"{owner}.agent")
 
 
-def failed(recorded: Recorded) -> Iterator[tuple[str, tuple[str, Family], Verdict]]:
-    """Yield each endpoint that failed: its service, its name and family, and the verdict."""
-    for service, own in recorded.verdicts.items():
-        for place, verdict in own.items():
-            if verdict.health is Health.DOWN:
-                yield service, place, verdict
-
-
 def _spelled(service: str, own: Verdicts, *, many: bool) -> str:
     """Return the verdicts of a service as the elements of a JSON array; "" for none."""
-    fields = [
-        _fields(service, endpoint, family, verdict)
-        for (endpoint, family), verdict in own.items()
-        if not many or not _is_plain(verdict)
-    ]
-    return json.dumps(fields, separators=(",", ":"))[1:-1] if fields else ""
+    return json.dumps(_rows(service, own, many=many), separators=(",", ":"))[1:-1]
+
+
+def _rows(service: str, own: Verdicts, *, many: bool) -> list[dict[str, object]]:
+    if many and all(map(_is_plain, own.values())):
+        return []
+    return [_fields(service, endpoint, family, verdict) for (endpoint, family), verdict in own.items()]
 
 
 def _is_plain(verdict: Verdict) -> bool:
@@ -188,6 +180,9 @@ def _fields(service: str, endpoint: str, family: Family, verdict: Verdict) -> di
         "part": str(verdict.part),
         "serving": verdict.serving,
         "held": verdict.held,
+        "hold": verdict.hold,
+        "to": verdict.to,
+        "check": verdict.check,
     }
 
 
