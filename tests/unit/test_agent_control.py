@@ -13,7 +13,7 @@ import pytest
 
 from lbctl.agent import client, control, http, web
 from lbctl.agent.http import Handler, Peer, Request, RequestRefused, Server
-from lbctl.errors import Stale
+from lbctl.errors import IntentError, Stale
 from support.agent import Shown, status_document
 
 #: No user and no group of any host.
@@ -148,3 +148,8 @@ def test_a_command_is_not_confused_by_what_is_no_agent(tmp_path: Path, answer: b
         os.waitpid(child, 0)
     assert client.about(place) is None
     assert json.dumps(client.about(tmp_path / "none")) == "null"
+
+
+def test_a_path_that_is_too_long_for_a_socket_is_named(tmp_path: Path) -> None:
+    with pytest.raises(IntentError, match=r"cannot listen on .*: AF_UNIX path too long"):
+        control.bind(tmp_path / ("a" * 108), None)

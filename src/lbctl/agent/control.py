@@ -111,7 +111,7 @@ def bind(path: Path, group: int | None) -> socket.socket:
             path.chmod(0o660)
     except OSError as error:
         listening.close()
-        raise IntentError(f"cannot listen on {path}: {error.strerror}") from error
+        raise IntentError(f"cannot listen on {path}: {error.strerror or error}") from error
     finally:
         os.umask(mask)
     return listening
