@@ -1,5 +1,7 @@
 """Which connections existing rules are for, as keys of an intent: in both syntaxes the same."""
 
+from dataclasses import replace
+
 import pytest
 
 from lbctl.config import dump
@@ -169,3 +171,15 @@ def test_rules_for_some_local_connections_are_no_part_of_the_service() -> None:
 def test_a_service_of_local_connections_alone_is_said_to_become_more() -> None:
     [note] = made(rules(where="-A OUTPUT -o lo")).notes
     assert "also takes connections that arrive" in note
+
+
+def test_no_service_of_local_connections_is_left_out() -> None:
+    text = rules().replace("COMMIT\n", "") + rules(where="-A OUTPUT -o lo").replace(NAT, "")
+    reading = iptables.read(text)
+    arriving, own = reading.services
+    twin = replace(own, lines=(98, 99))
+    for services in ((own, twin), (arriving, own, twin)):
+        found = imported(replace(reading, services=services))
+        named = {line for lines in found.lines.values() for line in lines}
+        named |= {line for service, _ in found.lost for line in service.lines}
+        assert named == {line for each in services for line in each.lines}

@@ -88,7 +88,7 @@ def __getattr__(name: str) -> object:
 def main() -> None:
     """The `lbctl` program: ends with `SystemExit`, whatever happens."""
     options.document_printed = False
-    # Python looks for cycles at its end, whatever it was told before, but not at what is frozen.
+    # Python collects garbage when it ends, even if that is disabled, but skips what is frozen.
     atexit.register(gc.freeze)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, reduce
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -221,7 +221,7 @@ class _Taken:
 
 
 def _clash(service: Service, listener: Listener, rival: Service, other: Listener) -> str:
-    """Return that two services have one listener; of local connections and of others, how to have one."""
+    """Return that two services have one listener, and how to have one for local and for other connections."""
     why = (
         f"{listener} overlaps with {other}, the listener of {rival.name}; an intent has one service for both"
     )
@@ -272,9 +272,7 @@ def _joined(services: Iterable[AnalysedService]) -> list[AnalysedService]:
         if service is None:
             continue
         when = {name: value for name, value in (service.when or {}).items() if name != "iif"}
-        # A fraction takes longer to be hashed than its two numbers.
-        shares = tuple([(each.to, each.name, *each.share.as_integer_ratio()) for each in service.backends])
-        key: object = (*service.selector[:4], tuple(sorted(when.items())), service.picking, shares)
+        key: object = (*service.selector[:4], tuple(sorted(when.items())), service.picking, _shares(service))
         other = found.setdefault(key, service)
         if other is service:
             continue
@@ -286,16 +284,21 @@ def _joined(services: Iterable[AnalysedService]) -> list[AnalysedService]:
     return list(found.values())
 
 
-def _with_own(services: Sequence[AnalysedService]) -> list[AnalysedService]:
+def _with_own(services: list[AnalysedService]) -> list[AnalysedService]:
     """Return services; as one those of which rules for this host's own connections do the same apart."""
-    own = {_turns(each): each for each in services if _is_own(each)}
-    found: list[AnalysedService] = []
+    own = {id(each): _turns(each) for each in services if _is_own(each)}
+    if not own:
+        return services
+    arriving: dict[object, AnalysedService] = {}
     for each in services:
-        arrives = _OWN not in each.hooks and not each.when and each.dst in _ANYWHERE
-        other = own.pop(_turns(each), None) if arrives else None
-        found.append(each if other is None else _both(each, other))
-    left = set(map(id, own.values()))
-    return [each for each in found if not _is_own(each) or id(each) in left]
+        if _OWN not in each.hooks and not each.when and each.dst in _ANYWHERE:
+            arriving.setdefault(_turns(each), each)
+    parts: dict[int, list[AnalysedService]] = {}
+    for each in services:
+        if (whole := arriving.get(own.get(id(each)))) is not None:
+            parts.setdefault(id(whole), []).append(each)
+    joined = {id(each) for group in parts.values() for each in group}
+    return [reduce(_both, parts.get(id(each), ()), each) for each in services if id(each) not in joined]
 
 
 def _is_own(service: AnalysedService) -> bool:
@@ -305,11 +308,22 @@ def _is_own(service: AnalysedService) -> bool:
 
 def _turns(service: AnalysedService) -> object:
     """Return what two services have in common that connections cannot tell from one, but by their hook."""
-    shares = tuple([(each.to, each.name, *each.share.as_integer_ratio()) for each in service.backends])
     return (
-        *(service.family, service.proto, service.dport, service.name, service.action, service.mode, shares),
-        *(service.slots, service.hash_seed, service.affinity, service.source_nat, service.leak),
+        *(service.family, service.proto, service.dport, service.name, service.action, service.mode),
+        *(
+            _shares(service),
+            service.slots,
+            service.hash_seed,
+            service.affinity,
+            service.source_nat,
+            service.leak,
+        ),
     )
+
+
+def _shares(service: AnalysedService) -> object:
+    """Return the shares as a key: a fraction takes longer to be hashed than its two numbers."""
+    return tuple([(each.to, each.name, *each.share.as_integer_ratio()) for each in service.backends])
 
 
 def _both(one: AnalysedService, other: AnalysedService) -> AnalysedService:

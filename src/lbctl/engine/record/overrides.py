@@ -5,7 +5,7 @@ host; `remove` ends it. An override of an endpoint that the applied intent no lo
 that a rollback finds it in force again.
 
 A file that cannot be read is an error and not an empty one: forgetting a drain would send connections to an
-endpoint that somebody works on.
+endpoint under maintenance.
 """
 
 from __future__ import annotations
