@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbctl.agent.health import Ending, Moment, Outcome, Subject, Target
-from lbctl.agent.monitor import JITTER, Monitor
+from lbctl.agent.monitor import EARLY, JITTER, Monitor
 from lbctl.agent.states import STEPS
 from lbctl.model import (
     Check,
@@ -436,8 +437,21 @@ def test_first_checks_are_spread_and_later_ones_do_not_fall_into_step() -> None:
     for when, target in world.checks:
         by_target.setdefault(target, []).append(when)
     pauses = [b - a for times in by_target.values() for a, b in pairwise(times)]
-    assert all(2.0 * (1 - JITTER) <= pause <= 2.0 + 1e-6 for pause in pauses)
+    assert all(2.0 * (1 - JITTER - EARLY) <= pause <= 2.0 + 1e-6 for pause in pauses)
     assert max(pauses) - min(pauses) > 0.05
+
+
+@pytest.mark.parametrize(("endpoints", "most"), [(6, 14), (400, 40 * 20)])
+def test_few_checks_share_their_moments(endpoints: int, most: int) -> None:
+    """And many do not become one burst."""
+    world = World(service(endpoints))
+    world.run(60)
+    world.checks.clear()
+    world.run(20)
+    together = Counter(when for when, _ in world.checks)
+    assert len(together) <= most
+    assert max(together.values()) <= 32
+    assert 10 * endpoints <= len(world.checks) <= 10 * endpoints / (1 - JITTER - EARLY) + endpoints
 
 
 def test_a_check_that_takes_long_is_followed_at_once_but_never_run_twice() -> None:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 #: Part of an interval by which a check may start early, so that checks do not stay in step.
 JITTER = 0.05
+#: The same for checks that start early beside one that is due, at most so many together: a process that rests
+#: pays more for being woken than for a check.
+EARLY = 0.05
+_TOGETHER = 32
 #: First checks in a second, where many start at once.
 _PER_SECOND = 1000
 
@@ -98,14 +102,17 @@ class Monitor:
     def due(self, now: Moment, limit: int | None = None) -> tuple[Target, ...]:
         """Return the targets to be checked now, at most `limit`; each is marked as running until `record`."""
         found: list[Target] = []
-        while self._queue and self._queue[0][0] <= now.steady and (limit is None or len(found) < limit):
-            due, _, target = heapq.heappop(self._queue)
+        while self._queue and (limit is None or len(found) < limit):
+            due, _, target = self._queue[0]
             state = self._states.get(target)
-            if state is None or state.running or state.due != due:
-                continue
-            state.running = True
-            state.due = now.steady
-            found.append(target)
+            if state is not None and not state.running and state.due == due:
+                early = EARLY * _interval(target.check, state) if 0 < len(found) < _TOGETHER else 0.0
+                if due > now.steady + early:
+                    break
+                state.running = True
+                state.due = now.steady
+                found.append(target)
+            heapq.heappop(self._queue)
         return tuple(found)
 
     def next(self, now: Moment) -> float | None:
@@ -285,12 +292,17 @@ class Monitor:
         self._verdicts[service.name] = verdicts if _alike(verdicts, found) else found
 
     def _spread(self, fresh: list[Target], now: Moment) -> None:
-        """Have the first checks of targets spread over their interval, sooner where they are few."""
+        """Have the first checks of targets spread over their interval, sooner where they are few.
+
+        Very few have one moment, which is another one on other hosts.
+        """
         soon = len(fresh) / _PER_SECOND
+        moment = self._random.random() if len(fresh) <= _TOGETHER else None
         for target in fresh:
             check = target.check
             width = min(check.interval, max(check.fast_interval, soon * 1000)) / 1000
-            self._enqueue(target, now.steady + self._random.random() * width)
+            part = self._random.random() if moment is None else moment
+            self._enqueue(target, now.steady + part * width)
 
     def _enqueue(self, target: Target, due: float) -> None:
         self._states[target].due = due
@@ -299,8 +311,7 @@ class Monitor:
 
     def _pause(self, check: Check, state: TargetState) -> float:
         """Return the seconds from the start of a check to that of the next one."""
-        pause = (check.fast_interval if state.is_changing else check.interval) / 1000
-        return pause * (1 - JITTER * self._random.random())
+        return _interval(check, state) * (1 - JITTER * self._random.random())
 
     def _turn(self, state: TargetState, before: Health, now: Moment) -> None:
         """Note that a target's health changed."""
@@ -345,6 +356,11 @@ def _subjects(service: Service, check: Check) -> Iterable[tuple[Subject, Endpoin
             if endpoint.serves(family):
                 subject = (service.name, endpoint.name, family)
                 yield subject, endpoint, _target(endpoint, family, check, subject)
+
+
+def _interval(check: Check, state: TargetState) -> float:
+    """Return the seconds from one check to the next, at most."""
+    return (check.fast_interval if state.is_changing else check.interval) / 1000
 
 
 def _target(endpoint: Endpoint, family: Family, check: Check, subject: Subject) -> Target:
