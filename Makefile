@@ -105,6 +105,7 @@ SERVERS += libev4 libglib2.0-0 libjansson4 libnl-3-200 libnl-genl-3-200 libpci3 
 SERVERS_UNPACKED := $(VENV)/servers
 
 test-servers: $(SERVERS_UNPACKED)/.complete ## run the tests with real servers: Prometheus and others, unpacked from Debian's packages
+	$(BIN)/python -m pip install --quiet --group servers
 	$(BIN)/pytest --override-ini=addopts= --strict-markers --import-mode=importlib tests/servers
 
 $(SERVERS_UNPACKED)/.complete: $(STAMP) Makefile

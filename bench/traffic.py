@@ -157,6 +157,8 @@ class Site:
 
     def forget(self) -> None:
         """Have the host's kernel forget all connections."""
+        # What still closes would be tracked anew from its middle.
+        self.host.write("/proc/sys/net/netfilter/nf_conntrack_tcp_loose", "0")
         self.host.run("conntrack", "--flush")
 
 

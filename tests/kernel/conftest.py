@@ -6,9 +6,13 @@ from pathlib import Path
 import pytest
 
 from lbctl.host import LocalHost
-from lbctl.host.netns import Namespace
+from lbctl.host.netns import CURRENT, Namespace
 from support.agents import PORTS, AgentProcess, Processes, Serving
 from support.network import DRIVERS, Network
+
+# iptables locks one file for all namespaces of a host, and 1.8.11 does not wait for it by itself: tests that
+# run at once would fail each other, and commands on this host.
+os.environ["XTABLES_LOCKFILE"] = CURRENT
 
 
 @pytest.fixture(scope="session", autouse=True)

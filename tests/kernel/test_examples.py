@@ -1,23 +1,16 @@
 """Every example is applied as it stands, and driven by real connections."""
 
-import shutil
-import subprocess
-from contextlib import ExitStack
-from http.client import HTTPConnection
 from itertools import cycle, islice
 from pathlib import Path
 
 import pytest
 
 from lbctl.config import load
-from lbctl.conformance.network import HOST4, HOST6
-from lbctl.model import Family, Intent
-from support.examples import EXAMPLES, FILES, furnish, ports
+from lbctl.conformance.network import HOST4
+from support.examples import EXAMPLES, FILES, furnish, ports, ways_in
 from support.network import Network
 
 pytestmark = pytest.mark.kernel
-
-HOST = {Family.IPV4: HOST4, Family.IPV6: HOST6}
 
 
 def test_each_story_is_found() -> None:
@@ -28,22 +21,6 @@ def test_each_story_is_found() -> None:
         "minimal",
         "origin",
         "weighted",
-    ]
-
-
-def ways_in(intent: Intent) -> list[tuple[str, int, str, list[str]]]:
-    """Each address, port and protocol that clients may connect to, with one period of who answers."""
-    return [
-        (
-            str(listener.address or HOST[family]),
-            port,
-            listener.protocol,
-            [endpoint.to for endpoint in service.slots(family)],
-        )
-        for service in intent.services
-        for family in service.families
-        for listener in service.listeners_of(family)
-        for port in ports([listener])
     ]
 
 
@@ -75,38 +52,6 @@ def test_an_example_balances_as_it_says(network: Network, way: tuple[str, ...], 
     assert network.lbctl("remove", "--yes", *way, config=file).code == 0
     for address, port, kind, _ in entrances:
         assert network.ask(network.client, address, port, kind=kind) == ["refused"]
-
-
-def test_the_origin_story_with_its_real_servers(network: Network, every_way: tuple[str, ...]) -> None:
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("node is not installed: the story's own servers cannot be started")
-    folder = EXAMPLES / "origin"
-    intent = load(folder / "lbctl.toml")
-    with ExitStack() as stack:
-        for service in intent.services:
-            for endpoint in service.endpoints:
-                with network.host.entered():
-                    server = stack.enter_context(
-                        subprocess.Popen([node, folder / "server.js", endpoint.to], stdout=subprocess.PIPE)
-                    )
-                stack.callback(server.terminate)
-                assert server.stdout is not None
-                assert server.stdout.readline().decode() == f"listening on {endpoint.to}\n"
-        assert network.lbctl("apply", "--yes", *every_way, config=folder / "lbctl.toml").code == 0
-        for address, port, _, period in ways_in(intent):
-            assert [fetch(network, address, port) for _ in range(30)] == period * 10
-
-
-def fetch(network: Network, address: str, port: int) -> str:
-    """The body of a page, over a connection of its own."""
-    with network.client.entered():
-        connection = HTTPConnection(address, port, timeout=5)
-        try:
-            connection.request("GET", "/")
-            return connection.getresponse().read().decode().strip()
-        finally:
-            connection.close()
 
 
 def test_old_rules_move_as_the_example_says(network: Network) -> None:

@@ -1,5 +1,6 @@
 """`status` as it is used: what needs attention, without a file, on a trial, on a terminal."""
 
+import codecs
 import fcntl
 import json
 import os
@@ -246,6 +247,13 @@ class Terminal:
             )
         os.close(slave)
         self.shown = ""
+        self._ending = False
+        # A part may end within a character.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def unread(self) -> int:
+        """How many bytes wait to be read; what has no room waits in the process."""
+        return int.from_bytes(fcntl.ioctl(self._master, termios.FIONREAD, bytes(4)), sys.byteorder)
 
     def read(self, enough: Callable[[str], bool]) -> str:
         """Read until that is enough."""
@@ -257,12 +265,14 @@ class Terminal:
             except OSError:
                 part = b""
             if not part:
+                assert self._ending, self.shown
                 break
-            self.shown += part.decode()
+            self.shown += self._decoder.decode(part)
         return self.shown
 
     def end(self, number: int) -> int:
         """Send a signal, and return the exit code."""
+        self._ending = True
         self.process.send_signal(number)
         self.read(lambda _: False)
         return self.process.wait(PATIENCE)
@@ -332,6 +342,20 @@ def test_watch_leaves_the_screen_while_it_is_stopped(watched: Terminal) -> None:
     watched.read(lambda shown: shown.count(ENTER) == 2)
     assert watched.end(signal.SIGINT) == 0
     assert watched.shown.endswith(LEAVE)
+
+
+def test_watch_can_be_stopped_while_it_draws(watched: Terminal) -> None:
+    """A terminal that does not take what is written interrupts the drawing of a screen."""
+    until = time.monotonic() + PATIENCE
+    while watched.unread() == 0 or "woken" not in Path(f"/proc/{watched.process.pid}/wchan").read_text():
+        assert time.monotonic() < until, "the terminal takes all that is written"
+        time.sleep(0.05)
+    watched.process.send_signal(signal.SIGTSTP)
+    watched.read(lambda shown: LEAVE in shown)
+    os.waitid(os.P_PID, watched.process.pid, os.WSTOPPED)
+    watched.process.send_signal(signal.SIGCONT)
+    watched.read(lambda shown: shown.count(ENTER) == 2)
+    assert watched.end(signal.SIGINT) == 0
 
 
 @pytest.mark.parametrize("output", ["text", "json"])

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 
-from lbctl.model import Intent, Listener
+from lbctl.conformance.network import HOST4, HOST6
+from lbctl.model import Family, Intent, Listener
 from support.network import Network
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -13,6 +14,7 @@ FLEETS = ("bgp", "vrrp")
 #: Of servers on a switch: see `support.segment`.
 SEGMENT = EXAMPLES / "dsr"
 _APART = (*FLEETS, SEGMENT.name)
+_HOST = {Family.IPV4: HOST4, Family.IPV6: HOST6}
 FILES = sorted(file for file in EXAMPLES.glob("*/lbctl.toml") if file.parent.name not in _APART)
 
 
@@ -32,6 +34,22 @@ def furnish(network: Network, intent: Intent) -> None:
                 where.listen(port, address=address, kind=kind, name=endpoint.to)
     here.start()
     there.start()
+
+
+def ways_in(intent: Intent) -> list[tuple[str, int, str, list[str]]]:
+    """Each address, port and protocol that clients may connect to, with one period of who answers."""
+    return [
+        (
+            str(listener.address or _HOST[family]),
+            port,
+            listener.protocol,
+            [endpoint.to for endpoint in service.slots(family)],
+        )
+        for service in intent.services
+        for family in service.families
+        for listener in service.listeners_of(family)
+        for port in ports([listener])
+    ]
 
 
 def ports(listeners: Iterable[Listener]) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 
 import pytest
 
@@ -191,7 +191,11 @@ def test_a_restored_answer_counts_until_the_source_says_more_unless_it_lies_beyo
         ((at("fe80::1"),), "endpoint [fe80::1]:80 is a loopback, link-local or multicast address"),
         ((at("224.0.0.1"),), "endpoint 224.0.0.1:80 is a loopback, link-local or multicast address"),
         ((at("0.1.2.3"),), "endpoint 0.1.2.3:80 is not the address of a host"),
-        ((at("::ffff:10.0.0.1"),), "endpoint [::ffff:a00:1]:80 is not the address of a host"),
+        # Python 3.13 writes ::ffff:10.0.0.1.
+        (
+            (at("::ffff:10.0.0.1"),),
+            f"endpoint [{IPv6Address('::ffff:a00:1')}]:80 is not the address of a host",
+        ),
         ((at("255.255.255.255"),), "endpoint 255.255.255.255:80 is not the address of a host"),
         ((at("192.0.2.1"),), 'endpoint 192.0.2.1:80 is a listener of service "web"'),
         ((at("192.0.2.1", 81),), None),

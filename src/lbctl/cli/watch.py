@@ -163,5 +163,7 @@ def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (of hand
 
 
 def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    """Write to the terminal, without the buffer: it is closed to a handler of a signal that interrupts it."""
+    left = text.encode(sys.stdout.encoding or "utf-8", "replace")
+    while left:
+        left = left[os.write(sys.stdout.fileno(), left) :]

@@ -25,7 +25,7 @@ _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNS = 0x00020000
 _MS_REC, _MS_PRIVATE = 0x4000, 0x40000
 #: The calling thread's own namespace: /proc/self/ns is the main thread's.
-_CURRENT = "/proc/thread-self/ns/net"
+CURRENT = "/proc/thread-self/ns/net"
 
 
 class Namespace:
@@ -44,7 +44,7 @@ class Namespace:
     @contextmanager
     def entered(self) -> Iterator[None]:
         """Have the calling thread, and the processes that it starts, be in this namespace."""
-        outside = os.open(_CURRENT, os.O_RDONLY | os.O_CLOEXEC)
+        outside = os.open(CURRENT, os.O_RDONLY | os.O_CLOEXEC)
         try:
             _call("setns", self.fd, _CLONE_NEWNET)
             try:
@@ -98,7 +98,7 @@ class PrivateHost(LocalHost):
 
     #: iptables locks the file of its own namespace. The usual file guards the tables of the real host; with
     #: any other one, namespaces would wait for each other, or fail (1.8.11 without -w).
-    environment: ClassVar[Mapping[str, str]] = {**LocalHost.environment, "XTABLES_LOCKFILE": _CURRENT}
+    environment: ClassVar[Mapping[str, str]] = {**LocalHost.environment, "XTABLES_LOCKFILE": CURRENT}
 
     @contextmanager
     def lock(self, name: str, *, patience: float = 0.0) -> Iterator[None]:  # noqa: ARG002
@@ -150,7 +150,7 @@ def hide_directory(path: str) -> None:
 
 def _unshared() -> int:
     _call("unshare", _CLONE_NEWNET)
-    return os.open(_CURRENT, os.O_RDONLY | os.O_CLOEXEC)
+    return os.open(CURRENT, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _in_thread(work: Callable[[], int]) -> int:
