@@ -78,7 +78,7 @@ class Completed:
         return f"signal {number} ({known[number]})" if number in known else f"signal {number}"
 
 
-class Asked(TypedDict, total=False):
+class Expected(TypedDict, total=False):
     """What of a host is asked next, each field by the method of that name."""
 
     reads: Iterable[str]
@@ -179,7 +179,7 @@ class Host(Protocol):
     def byte_order(self) -> Literal["little", "big"]:
         """Return how that host's kernel writes integers."""
 
-    def expect(self, **asked: Unpack[Asked]) -> None:
+    def expect(self, **expected: Unpack[Expected]) -> None:
         """Take note of what is asked next, one by one: a host that is far away is asked for it in one go."""
 
     def kept(self, name: str, make: Callable[[], T]) -> AbstractContextManager[T]:
@@ -499,7 +499,7 @@ class LocalHost:
         """See `Host`."""
         return sys.byteorder
 
-    def expect(self, **asked: Unpack[Asked]) -> None:
+    def expect(self, **expected: Unpack[Expected]) -> None:
         """See `Host`. Nothing is far away."""
 
     @contextmanager

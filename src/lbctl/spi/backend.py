@@ -17,8 +17,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from lbctl.model import Family, Forward, Scheduler, SourceNat, State
-from lbctl.model import Protocol as Transport
+from lbctl.model import Family, Forward, Protocol as Transport, Scheduler, SourceNat, State
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

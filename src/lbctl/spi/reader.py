@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from lbctl.host import Host
-    from lbctl.model import Address, Analysis, Family, Intent, Service, Severity
-    from lbctl.model import Protocol as Transport
+    from lbctl.model import Address, Analysis, Family, Intent, Protocol as Transport, Service, Severity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

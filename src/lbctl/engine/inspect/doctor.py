@@ -20,8 +20,7 @@ from lbctl.engine.record.unsettled import unsettled
 from lbctl.errors import ApplyFailed, LbctlError, NoBackend
 from lbctl.host import UNPRIVILEGED
 from lbctl.model import DEFAULT_OWNER, Severity
-from lbctl.spi import AUTO, Case, Problem, Reader, count_rules, survey
-from lbctl.spi import backends as installed_backends
+from lbctl.spi import AUTO, Case, Problem, Reader, backends as installed_backends, count_rules, survey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Literal, Unpack
 
-    from lbctl.host.host import Asked, Completed
+    from lbctl.host.host import Completed, Expected
     from lbctl.host.orders import Orders
     from lbctl.host.remote.destination import Destination
     from lbctl.host.reports import Reports, Words
@@ -143,9 +143,9 @@ class RemoteHost:
         (found,) = self.session.ask(RemoteRequest(verb="holding", words=(word, *patterns)))
         return tuple(found.text.splitlines())
 
-    def expect(self, **asked: Unpack[Asked]) -> None:
+    def expect(self, **expected: Unpack[Expected]) -> None:
         """See `Host`."""
-        self._begin().reads.expect(**asked)
+        self._begin().reads.expect(**expected)
 
     def module(self, name: str) -> ModuleType | None:  # noqa: ARG002 (the protocol's)
         """See `Host`. No Python is asked for there."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Unpack
 
-    from lbctl.host.host import Asked, Completed
+    from lbctl.host.host import Completed, Expected
     from lbctl.host.remote.greeting import Greeting
     from lbctl.host.remote.session import RemoteReply, SshSession
 
@@ -115,7 +115,7 @@ class Reads:
         waiting = self._answers.get(request)
         return waiting.pop(0) if waiting else None
 
-    def expect(self, **asked: Unpack[Asked]) -> None:
+    def expect(self, **asked: Unpack[Expected]) -> None:
         """See `Host.expect`."""
         batch = [*self._things(asked), *self._programs(asked), *self._messages(asked)]
         if batch:
@@ -138,7 +138,7 @@ class Reads:
         self._there = {path: found for path, found in self._there.items() if not _is_volatile(path)}
         self._runs, self._answers, self._listings = {}, {}, {}
 
-    def _things(self, asked: Asked) -> Iterator[_Taken]:
+    def _things(self, asked: Expected) -> Iterator[_Taken]:
         """Yield the requests for files that are not known yet."""
         for path in dict.fromkeys(map(thread_free, asked.get("reads", ()))):
             if path not in self._files:
@@ -153,7 +153,7 @@ class Reads:
             elif path not in self._prints:
                 yield RemoteRequest(verb="fingerprint", words=(path,)), partial(self._take_print, path)
 
-    def _programs(self, asked: Asked) -> Iterator[_Taken]:
+    def _programs(self, asked: Expected) -> Iterator[_Taken]:
         """Yield the requests for programs, except for listings that are known."""
         for words in map(tuple, asked.get("runs", ())):
             yield _running(words), partial(self._take_run, words)
@@ -161,7 +161,7 @@ class Reads:
             if words not in self._listings:
                 yield _running(words), partial(self._take_listing, words)
 
-    def _messages(self, asked: Asked) -> Iterator[_Taken]:
+    def _messages(self, asked: Expected) -> Iterator[_Taken]:
         """Yield the requests for what the kernel answers to netlink messages."""
         protocol, messages = asked.get("netlink", (0, None))
         if messages is not None and not messages:
