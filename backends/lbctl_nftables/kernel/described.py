@@ -13,11 +13,12 @@ listed one after the other, and no generation is known; so whoever writes reads 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from lbctl.errors import ApplyFailed
+from lbctl.values import dataclass
 from lbctl_nftables.kernel import assembly, datatypes
 from lbctl_nftables.kernel.values import (
     ANONYMOUS,

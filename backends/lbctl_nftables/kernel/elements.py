@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from lbctl.values import dataclass
 from lbctl_nftables.kernel import described, netlink
 from lbctl_nftables.kernel.values import KernelElement
 

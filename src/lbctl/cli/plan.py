@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +19,7 @@ from lbctl.cli.options import (
     Output,
 )
 from lbctl.errors import IntentError
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
@@ -13,6 +12,7 @@ import typer
 from lbctl.cli.complete import complete_service
 from lbctl.cli.options import BackendName, Color, Colors, Config, DriverName, Format, Output, Owner
 from lbctl.errors import IntentError, NoIntentFile
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,6 @@ import os
 import stat
 from bisect import bisect_left, insort
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, assert_never
@@ -42,6 +41,7 @@ from lbctl.model import (
     slot_count,
     takeover_obstacles,
 )
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence

@@ -20,7 +20,6 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypedDict, TypeVar
@@ -29,6 +28,7 @@ from lbctl.errors import ApplyFailed, PermissionDenied, Stale
 from lbctl.host.capabilities import Capability, capabilities
 from lbctl.host.reports import subscribe
 from lbctl.host.state import StateDir
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

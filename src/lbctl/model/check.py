@@ -8,11 +8,12 @@ checked. All times are whole milliseconds.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, TypeAlias
+
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from fractions import Fraction

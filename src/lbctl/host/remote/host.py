@@ -8,7 +8,6 @@ import socket
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -20,6 +19,7 @@ from lbctl.host.remote.locks import Locks
 from lbctl.host.remote.reads import Reads, reading, thread_free
 from lbctl.host.remote.session import RemoteRequest, SshSession
 from lbctl.host.remote.state import STATE, RemoteState
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
