@@ -118,10 +118,10 @@ def migrate(
             intent = intent_if_any(config)
             if owner is not None and intent and intent.owner == whose:
                 announce(files_if_any(config))
-            session = work.session_for(
+            session = engine.open_session(
                 host,
-                to,
-                driver,
+                backend=to,
+                driver=driver,
                 allow_remap=allow_remap,
                 patience=wait,
                 cautious=work.is_cautious(yes=yes, ignore_health=ignore_health),

@@ -123,12 +123,12 @@ def _plan(
     from lbctl.cli.fleet import published_name
     from lbctl.cli.intents import context_with_intent
     from lbctl.cli.progress import stages
-    from lbctl.cli.work import mention_rollback, mention_unsettled, session_for
+    from lbctl.cli.work import mention_rollback, mention_unsettled
 
     with stages("Reading the intent", "Comparing it with the kernel") as next_stage:
         context, intent = context_with_intent(open_host(), config)
         next_stage()
-        session = session_for(context.host, backend, driver, allow_remap=allow_remap)
+        session = engine.open_session(context.host, backend=backend, driver=driver, allow_remap=allow_remap)
         made = engine.annotate(session, engine.plan(session, intent))
     left = mention_unsettled(context, data=show.output is Format.JSON)
     undone = mention_rollback(context.host, intent)

@@ -59,8 +59,9 @@ def status(
     Counts are the kernel's own, of new connections; actual shares are of those since a service last changed.
     Without an intent file, the intent that was applied last is shown.
     """
+    from lbctl import engine
     from lbctl.cli.context import Context, open_host
-    from lbctl.cli.work import mention_rollback, session_for
+    from lbctl.cli.work import mention_rollback
 
     if watch and exit_code:
         raise IntentError("--watch never ends, so it has no exit code")
@@ -68,7 +69,7 @@ def status(
     intent, applied = _intent(host, config, owner)
     _ensure_known(services or (), intent)
     # What was applied by consent is there by consent.
-    session = session_for(host, backend, driver, allow_remap=True)
+    session = engine.open_session(host, backend=backend, driver=driver, allow_remap=True)
     look = _Look(
         session=session,
         context=Context(host=host, owner=intent.owner),
