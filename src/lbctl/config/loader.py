@@ -1024,6 +1024,3 @@ def _build(drafts: Iterable[_Draft], report: _Report) -> list[Service]:
                 draft.origin, draft.at(), f"{draft.label}: {error}", "see the documentation of the file"
             )
     return services
-
-
-__all__ = ["find", "find_local", "finder", "load", "load_merged", "loads", "unread"]

@@ -181,6 +181,3 @@ def _place(endpoint: Endpoint) -> tuple[int, int, int]:
     address = endpoint.address
     version, number = (0, 0) if address is None else (address.version, int(address))
     return version, number, endpoint.port or 0
-
-
-__all__ = ["Discovered", "merged", "ordered", "problem"]

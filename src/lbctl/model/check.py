@@ -329,23 +329,3 @@ def check_argv(argv: tuple[str, ...]) -> tuple[str, ...]:
 
 #: What holds for a service without a `health` table.
 DEFAULT_POLICY = HealthPolicy()
-
-
-__all__ = [
-    "DEFAULT_POLICY",
-    "AllDown",
-    "Check",
-    "CheckKind",
-    "DnsProbe",
-    "ExecProbe",
-    "HealthPolicy",
-    "HttpProbe",
-    "Initial",
-    "OnDown",
-    "Probe",
-    "RecordType",
-    "StatusRange",
-    "TcpProbe",
-    "TlsOptions",
-    "UdpProbe",
-]
