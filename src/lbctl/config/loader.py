@@ -10,7 +10,6 @@ import os
 import stat
 from bisect import bisect_left, insort
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, assert_never
@@ -42,6 +41,7 @@ from lbctl.model import (
     slot_count,
     takeover_obstacles,
 )
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -1024,6 +1024,3 @@ def _build(drafts: Iterable[_Draft], report: _Report) -> list[Service]:
                 draft.origin, draft.at(), f"{draft.label}: {error}", "see the documentation of the file"
             )
     return services
-
-
-__all__ = ["find", "find_local", "finder", "load", "load_merged", "loads", "unread"]
