@@ -22,10 +22,10 @@ _PAINT = {"in-sync": "green", "canary": "cyan", "behind": "yellow", "problem": "
 
 
 def hosts(
-    watch: Annotated[bool, typer.Option("--watch", help="Show it anew each second until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until Ctrl-C.")] = False,
     forget: Annotated[
         list[str] | None,
-        typer.Option("--forget", metavar="HOST", help="No longer list a host that is gone for good."),
+        typer.Option("--forget", metavar="HOST", help="Remove a decommissioned host from the list."),
     ] = None,
     config: Config = None,
     output: Output = Format.TEXT,
