@@ -230,7 +230,7 @@ def test_where_rules_come_from_is_asked_for_only_if_there_are_two_places() -> No
     refusals: dict[str | None, tuple[str, str | None]] = {
         None: ("left and third hold rules that balance", "--from names the one to migrate"),
         "right": ("right is the target of the migration", None),
-        "fourth": ('"fourth" is no store of rules', "one of left, third"),
+        "fourth": ('"fourth" is not a store of rules', "one of left, third"),
     }
     for source, (message, hint) in refusals.items():
         with pytest.raises(IntentError, match=message) as caught:

@@ -232,13 +232,13 @@ def test_what_the_kernel_lost_is_restored_and_announced() -> None:
 
 def test_what_is_not_applied_cannot_be_drained() -> None:
     desk = Desk()
-    with pytest.raises(IntentError, match='service "web" has no endpoint "22" applied') as caught:
+    with pytest.raises(IntentError, match='service "web" has no applied endpoint "22"') as caught:
         desk.drain("web/22")
-    assert caught.value.hint == 'did you mean "web/2"?'
+    assert caught.value.hint == "one of web/1, web/2, web/3"
     with pytest.raises(IntentError, match='no service "wb" is applied') as caught:
         desk.drain("wb/1")
     assert caught.value.hint == 'did you mean "web"?'
-    with pytest.raises(IntentError, match='"web" names no endpoint') as caught:
+    with pytest.raises(IntentError, match='"web" does not name an endpoint') as caught:
         desk.drain("web")
     assert caught.value.hint == "one of web/1, web/2, web/3"
     with pytest.raises(IntentError, match='no service "2" is applied') as caught:

@@ -163,7 +163,7 @@ def lines(fleet: Fleet, style: Style) -> Iterator[str]:
 
 def _cells(report: HostReport | None) -> tuple[str, str, str, str]:
     if report is None:
-        return "-", "-", "-", "its agent reports no longer"
+        return "-", "-", "-", "its agent no longer reports"
     up, down = (sum(getattr(each, key) for each in report.services) for key in ("up", "down"))
     unknown = sum(each.unknown for each in report.services)
     checks = f"{up} up, {down} down" + (f", {unknown} unknown" if unknown else "") if report.services else "-"

@@ -50,9 +50,7 @@ def on_hosts(command: Callable[..., None]) -> Callable[..., None]:
         if not host and (parallel > 1 or keep_going):
             from lbctl.errors import WrongUsage
 
-            raise WrongUsage(
-                "--parallel and --keep-going are about several hosts", hint="name them by --host"
-            )
+            raise WrongUsage("--parallel and --keep-going need several hosts", hint="name each with --host")
         if not host:
             command(**words)
             return

@@ -117,7 +117,7 @@ def _mention_decisions(host: Host, owner: str) -> None:
 
     if decided := decisions(host, owner):
         say(
-            f"Drains and weights by command are no part of the history, and stay: {decided}. lbctl activate "
+            f"Drains and weights by command are not part of the history, and stay: {decided}. lbctl activate "
             "ends a drain, lbctl weight SERVICE/ENDPOINT --reset a weight."
         )
 

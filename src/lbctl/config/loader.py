@@ -125,12 +125,12 @@ _DSR_OBSTACLES: Mapping[DsrObstacle, tuple[str, str, str]] = {
     ),
     DsrObstacle.AFFINITY: (
         "affinity",
-        "direct server return keeps no clients",
+        "direct server return has no affinity",
         'leave it out; `scheduler = "source-hash"` leads a client to one endpoint',
     ),
     DsrObstacle.SCHEDULER: (
         "scheduler",
-        "with direct server return this host tracks no connections, of which some endpoint has the least",
+        "with direct server return this host tracks no connections, and cannot count them",
         'write "round-robin", "random", "source-hash" or "maglev"',
     ),
     DsrObstacle.INTERFACE_PATTERN: (

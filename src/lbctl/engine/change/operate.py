@@ -282,11 +282,12 @@ def _unknown(services: dict[str, Service], word: str, where: str) -> IntentError
     ends = list(dict.fromkeys(x for each in services[name].endpoints for x in (each.name, each.to)))
     if not slash or not end:
         return IntentError(
-            f'"{word}" names no endpoint', hint=f"one of {_few([f'{name}/{x}' for x in ends])}"
+            f'"{word}" does not name an endpoint', hint=f"one of {_few([f'{name}/{x}' for x in ends])}"
         )
-    near = nearest(end, ends)
+    # Ports that look alike are no typing errors of each other.
+    near = None if end.isdecimal() else nearest(end, ends)
     hint = f'did you mean "{name}/{near}"?' if near else f"one of {_few([f'{name}/{x}' for x in ends])}"
-    return IntentError(f'service "{name}" has no endpoint "{end}" {where.split()[0]}', hint=hint)
+    return IntentError(f'service "{name}" has no {where.split()[0]} endpoint "{end}"', hint=hint)
 
 
 def _few(names: Sequence[str]) -> str:
