@@ -76,7 +76,7 @@ def test_unmatched_traffic_is_a_decision() -> None:
 def test_what_is_left_to_do_for_the_next_boot() -> None:
     desk = holding(*LADDER)
     moved = desk.planned("right")
-    enable = "remove them there, and enable lbctl.service, which applies the intent file."
+    enable = "remove them there, and enable lbctl.service, which applies /etc/lbctl/lbctl.toml."
     assert view.boot_note(moved) == (
         f"If a script or unit of this host loads the removed rules at boot, {enable}"
     )

@@ -18,6 +18,7 @@ from lbctl.engine.record import history, overrides, trial, verdicts
 from lbctl.errors import ApplyFailed, Damaged, IntentError, Stale, StateUnknown
 from lbctl.model import (
     Endpoint,
+    Facts,
     Family,
     Health,
     Intent,
@@ -204,6 +205,18 @@ def test_an_unused_override_can_be_ended() -> None:
     desk.apply(over(1, 3))
     [target] = desk.activate("web/2").targets
     assert (target.endpoint, target.after, desk.overrides) == (None, None, ())
+
+
+def test_a_service_that_only_failed_endpoints_serve_is_announced() -> None:
+    desk = Desk(1, 2, 3)
+    down = Verdict(health=Health.DOWN, since=desk.host.time, result="connection refused")
+    found = {"web": {("2", family): down for family in Family}}
+    session = replace(desk.session, assumed=Facts(verdicts=found, live=True))
+    operation = engine.drain(session, "lbctl", ["web/1"])
+    assert (dict(operation.failed), operation.plan.changed) == ({}, True)
+    operation = engine.drain(session, "lbctl", ["web/1", "web/3"])
+    assert dict(operation.failed) == {"web": ("ipv4", "ipv6")}
+    assert (dict(operation.emptied), operation.doubtful) == ({}, True)
 
 
 def test_a_service_without_endpoints_is_announced() -> None:

@@ -41,8 +41,8 @@ def drain(
     """Take endpoints out of rotation.
 
     They get no new connections; established ones continue. Lasts until lbctl activate, through applies,
-    rollbacks and restarts of the host. Starts from what was applied last. Asks only if no endpoint is
-    left, or if another program changed the rules in the kernel.
+    rollbacks and restarts of the host. Starts from what was applied last. Asks only if no endpoint that
+    works is left, or if another program changed the rules in the kernel.
     """
     from lbctl import engine
     from lbctl.cli import operator

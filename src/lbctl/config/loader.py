@@ -176,7 +176,7 @@ def find(config: Path | None, environ: Mapping[str, str], cwd: Path, etc: Path =
         return found
     raise NoIntentFile(
         f"no intent file: neither ./lbctl.toml nor {name_of(etc / 'lbctl.toml')} is there",
-        hint="write one with `lbctl init`, or name one with --config FILE or $LBCTL_CONFIG",
+        hint="write one with `lbctl init`, or with `lbctl import` from existing rules; or name one with --config FILE",
     )
 
 

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
         Reason,
         effective,
         emptied,
+        left_to_failed,
         time_of,
     )
     from lbctl.model.follow import Follow, check_intent_name, check_report_name
@@ -208,6 +209,7 @@ _HOMES = {
         "Reason",
         "effective",
         "emptied",
+        "left_to_failed",
         "time_of",
     ),
     "follow": ("Follow", "check_intent_name", "check_report_name"),
@@ -423,6 +425,7 @@ __all__ = [
     "intent_changes",
     "join",
     "judge",
+    "left_to_failed",
     "parse_endpoint",
     "period",
     "read_record",

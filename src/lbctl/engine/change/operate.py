@@ -14,7 +14,7 @@ from lbctl.engine.change.apply import carry_out, changing
 from lbctl.engine.change.plan import as_left, holds_soon, plan
 from lbctl.engine.record import history, overrides, trial
 from lbctl.errors import ApplyFailed, IntentError, PermissionDenied, Stale, StateUnknown
-from lbctl.model import MAX_WHO, Override, emptied, inert
+from lbctl.model import MAX_WHO, Override, emptied, inert, left_to_failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -64,6 +64,8 @@ class Operation:
     drifted: bool
     #: The services that no endpoint serves any more because of it, and the families.
     emptied: Mapping[str, tuple[Family, ...]]
+    #: The services that only endpoints which checks found down serve because of it, and the families.
+    failed: Mapping[str, tuple[Family, ...]]
 
     @property
     def changed(self) -> bool:
@@ -73,7 +75,7 @@ class Operation:
     @property
     def doubtful(self) -> bool:
         """True if it does more than was asked for: then the user is to be asked."""
-        return self.drifted or bool(self.emptied)
+        return self.drifted or bool(self.emptied) or bool(self.failed)
 
 
 def drain(session: Session, owner: str, names: Sequence[str], *, why: str = "") -> Operation:
@@ -178,6 +180,7 @@ def planned(session: Session, owner: str, names: Sequence[str], decide: Decision
     base = base or now
     then = replace(base, assumed=replace(base.facts(owner), overrides=after))
     made = plan(then, intent)
+    carried = now.effective(intent), then.effective(intent)
     return Operation(
         session=there if base is now else then,
         state=last,
@@ -186,7 +189,8 @@ def planned(session: Session, owner: str, names: Sequence[str], decide: Decision
         after=tuple(after.values()),
         plan=made,
         drifted=drifted,
-        emptied=emptied(now.effective(intent).intent, then.effective(intent).intent),
+        emptied=emptied(*(each.intent for each in carried)),
+        failed=left_to_failed(*carried),
     )
 
 
