@@ -77,7 +77,7 @@ def short_lists(host: Host, names: Sequence[str]) -> Iterator[Problem]:
     size = int(text) if text is not None else _DEFAULT_SIZE
     if not names or size >= ENOUGH_CLIENTS:
         return
-    # Nobody can say what a module will be told that is not loaded yet.
+    # The options of a module that is not loaded yet are unknown.
     unless = " (unless the options of the module say otherwise)" if text is None else ""
     yield Problem(
         code="affinity-list-short",

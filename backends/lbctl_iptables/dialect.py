@@ -100,7 +100,7 @@ class Release:
 def numbers(version: str) -> Version:
     """Return `1.8.9` as numbers; raise `ValueError` for what is no version."""
     if not _NUMBER.match(version):
-        raise ValueError(f"{version!r} is no version such as 1.8.9")
+        raise ValueError(f'"{version}" is not a version such as 1.8.9')
     return tuple(map(int, version.split(".")))
 
 

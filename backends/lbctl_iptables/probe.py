@@ -65,7 +65,7 @@ def _families_note(host: Host, families: Collection[Family]) -> str:
     """Say why a host that has IPv6 gets rules for IPv4 alone; empty where that is not so."""
     if Family.IPV6 in families or not has_ipv6(host):
         return ""
-    return "IPv4 only: there is no ip6tables-restore and ip6tables-save that can do it"
+    return "IPv4 only: no usable ip6tables-restore and ip6tables-save"
 
 
 def _networks4(host: Host) -> Iterator[Network]:

@@ -113,7 +113,7 @@ class _RecordedChain(NamedTuple):
 
 
 def _chains(record: str) -> list[_RecordedChain]:
-    found = read_record(record, _RECORD, "the record of rules that were taken out")
+    found = read_record(record, _RECORD, "the record of removed rules")
     return [
         _RecordedChain((word, table, chain), goes, [(text, out) for text, out in rules])
         for (word, table, chain), goes, rules in found

@@ -198,10 +198,10 @@ class Analyser:
                         self._log.refuse(
                             "chain-loop",
                             rule,
-                            f"chain {shown(target)} leads back to itself here: the kernel "
+                            f"chain {shown(target)} jumps back to itself here: the kernel "
                             "refuses the whole table, and loads 0 of its rules",
                         )
-                        self.lose(rule, "chain-loop", "it closes a circle of chains")
+                        self.lose(rule, "chain-loop", "it closes a loop of chains")
                         rule.act, rule.switch = Act.GO_ON, None
                 else:
                     done[chain] = True
@@ -330,13 +330,13 @@ class _Family:
         if found.service.mode in {"single", "none"}:
             return
         if walk.long and any(visit.rule.asks_mark for visit in walk.visits):
-            yield "counters that come round together after too long a time to be followed"
+            yield "counters whose common period is too long to follow"
         if walk.twice:
-            yield "the turn of a counter that one connection asks more than once"
+            yield "a counter that one connection advances more than once"
         if found.kind is SelectorKind.NAT and any(
             decides(found, walk, walk.met[each]) for each in found.anew
         ):
-            yield "packets of connections that are there already"
+            yield "packets of established connections"
         for counter, rule in walk.counters:
             wide = walk.wide.get(rule)
             if wide is None and len(movers[counter]) == 1:
@@ -528,7 +528,9 @@ class _Family:
         for rule, conditions in walk.parts.mapping.items():
             if rule.place in entered:
                 what = conditions[0][0]
-                reason = f"it is for some of the connections whose mark is balanced, by {what}: the way out "
+                reason = (
+                    f"it is for some of the connections whose mark is balanced, by {what}: the outgoing link "
+                )
                 self._analysis.lose(rule, what, reason + "may depend on the mark")
                 return True
         return False
@@ -545,7 +547,7 @@ class _Family:
             self._log.find(
                 "partial-dump",
                 next(iter(chain.rules), Place(chain.line)),
-                f"nothing in the text leads into chain {shown(chain.name.rpartition(' ')[2])}: by this text "
+                f"nothing in the text jumps to chain {shown(chain.name.rpartition(' ')[2])}: by this text "
                 "alone, 0 % of connections reach it",
                 severity=INFO,
             )
@@ -567,7 +569,7 @@ class _Family:
 
     def _too_much(self, chain: ChainIndex) -> None:
         name = chain.chain.name.rpartition(" ")[2]
-        self._refuse(chain.rules, f"chain {shown(name)}: chains that lead on too many paths")
+        self._refuse(chain.rules, f"chain {shown(name)}: chains with too many paths")
 
     def _refuse(self, rules: Sequence[Rule], what: str) -> None:
         """Have the text not be trusted, for what is not followed from some rules on."""
@@ -702,7 +704,7 @@ class _Family:
         if rule.opaque and (rule.picks or rule.act is not Act.GO_ON):
             self._analysis.lose(rule, *rule.opaque)
         elif rule.asks_mark:
-            self._analysis.lose(rule, "mark", "what it was set to before depends on more than the rules")
+            self._analysis.lose(rule, "mark", "its earlier value depends on more than the rules")
         elif not rule.opaque:
             reason = "it is for more parts of other rules' connections than are followed one by one"
             self._analysis.lose(rule, rule.target.lower() or "part", reason)

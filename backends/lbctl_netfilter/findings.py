@@ -45,7 +45,7 @@ CURED = frozenset(
 #: How many times the part of another one a rung takes at most, that was to take the same.
 _EVEN = Fraction(11, 10)
 #: Why a pick is made for every packet, in words: at other hooks, and at ingress.
-_WITHOUT_MARK = "without a match for new connections, and a mark of the connection to remember what they got"
+_WITHOUT_MARK = "without a match on new connections, and a connection mark that keeps the choice"
 _AT_INGRESS = "no connection is tracked at ingress. Without a hash of the client's address"
 #: Clients that a list of `recent` keeps unless the module was loaded with another limit.
 _LIST = 100
@@ -108,8 +108,8 @@ class Findings:
                     self._log.find(
                         "statistic-before-selector",
                         rule,
-                        "conditions are asked in their order: the counter counts "
-                        f"100 % of {described(counted, self._bits)}, and only then the rule asks for "
+                        "conditions are evaluated in their order: the counter counts "
+                        f"100 % of {described(counted, self._bits)}, and only then the rule checks for "
                         f"{described(step.where, self._bits)}, whose shares may be anything from 0 % to "
                         "100 %",
                         self._corrections.behind(rule),
@@ -182,7 +182,7 @@ class Findings:
             self._log.find(
                 "selectors-differ",
                 last,
-                f"the {len(rungs)} rules of one ladder ask for different connections: {asked}; "
+                f"the {len(rungs)} rules of one ladder match different connections: {asked}; "
                 f"they give {_got(rungs)}",
                 self._corrections.alike([visit.rule for visit in rungs]),
             )
@@ -202,7 +202,7 @@ class Findings:
         self._log.find(
             code,
             first,
-            f"{what} on each of {len(visits)} lines (to line {visits[-1].rule.line}), of which each "
+            f"{what} on each of {len(visits)} lines (to line {visits[-1].rule.line}); each "
             f"sees only what the ones before it left: they get {_got(visits)}{leak}",
             cure,
         )
@@ -227,7 +227,7 @@ class Findings:
             "no-catch-all",
             last,
             f"{percent(service.leak)} of new connections ({brief(service.leak)}) are unmatched: "
-            f"{service.leak_to}; without a pick, the last rule would match them",
+            f"{service.leak_to}; if the last rule did not pick, it would match them",
             self._cures.get(last.place) or self._caught(rungs, service),
             None if len(service.backends) > 1 else WARNING,
         )
@@ -239,8 +239,8 @@ class Findings:
             self._log.find(
                 "selectors-differ",
                 other,
-                f"it is for {described(other.where, self._bits)}, and the rungs up to line {last.line} "
-                f"for {wanted}: of what they leave, it takes only a part",
+                f"it matches {described(other.where, self._bits)}, and the rungs up to line {last.line} "
+                f"match {wanted}: it matches only a part of what they leave",
                 self._corrections.alike([last, other]),
             )
 
@@ -258,7 +258,7 @@ class Findings:
             if not rule.maps or rule in reached or not self._once("unreachable-rule", rule):
                 continue
             if found.hook.name == INGRESS and rule.later:
-                # Packets of connections that are there already may come to it.
+                # Packets of established connections may reach it.
                 continue
             if rule.place not in chains:
                 chains[rule.place] = self._taking(found, rule.place)
@@ -334,7 +334,7 @@ class Findings:
             self._log.find(
                 "shared-counter",
                 rule,
-                f"one counter serves {listed}; shares are exact over all of them, and those of each may be "
+                f"one counter serves {listed}; shares are exact over all of them, but those of each may be "
                 "anything from 0 % to 100 %, depending on the order of connections",
                 self._apart(found, walk, rule, listeners, everything),
                 WARNING if wide else None,
@@ -397,7 +397,7 @@ class Findings:
                     self._log.find(
                         "per-packet-balancing",
                         rule,
-                        f"every packet comes to this rule: {_AT_INGRESS if ingress else _WITHOUT_MARK}, "
+                        f"every packet reaches this rule: {_AT_INGRESS if ingress else _WITHOUT_MARK}, "
                         f"100 % of connections have their packets spread ({got})",
                         () if ingress else self._remembered(walk, rule),
                         # A datagram may well be all of its connection.
@@ -422,7 +422,7 @@ class Findings:
         for memory, rule in walk.memories[:1]:
             if memory.kind != "recent" or memory.inverted or not self._once("affinity-recent", rule):
                 continue
-            time = f"for {memory.seconds} seconds" if memory.seconds is not None else "without an end"
+            time = f"for {memory.seconds} seconds" if memory.seconds is not None else "without a time limit"
             self._log.find(
                 "affinity-recent",
                 rule,

@@ -50,15 +50,15 @@ def _notes(
             continue
         if old.forward is not new.forward:
             yield (
-                f"the established connections of {old.name} are lost: from translation to direct server "
-                "return, or back, no connection goes on"
+                f"the established connections of {old.name} are lost: none survives a change between address "
+                "translation and direct server return"
             )
         elif old.forward is Forward.DSR and _HASH in {old.mode, new.mode}:
             part = moved(old.slots, new.slots) if old.mode == new.mode else Fraction(1)
             if part:
                 yield (
-                    f"{written(part)} of the clients of {old.name} ({old.family}) go to another endpoint: "
-                    "their established connections are lost: direct server return with a hash keeps none"
+                    f"{written(part)} of the clients of {old.name} ({old.family}) go to another endpoint "
+                    "and lose their established connections: direct server return with a hash keeps none"
                 )
 
 

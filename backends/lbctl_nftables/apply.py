@@ -45,7 +45,7 @@ def apply(host: Host, plan: Plan) -> Program:
     ours = _run(load, preparing)
     # In one transaction with the rules: no client meets these before they know it.
     doing += script.remember(owner, plan.clients, plan.after)
-    prepared = "the old rules are in force, and beside them what nothing leads to yet" if ours else ""
+    prepared = "the old rules are in force, beside new elements that no rule refers to yet" if ours else ""
     ours += _run(load, doing, in_force=prepared)
     for sweep in affinity.sweeps(plan.changes, plan.after):
         ours += _sweep(load, lambda s: read_map(host, plan.driver, s.word, owner, s.name), owner, sweep)
@@ -109,7 +109,7 @@ def _run(load: Callable[[str], None], text: str, *, in_force: str = "") -> int:
         if not in_force:
             raise
         raise StateUnknown(
-            f"{in_force}: {error.message}", hint="lbctl apply tries again, and takes out what is too much"
+            f"{in_force}: {error.message}", hint="lbctl apply tries again, and removes the surplus"
         ) from error
     return 1
 
@@ -130,7 +130,7 @@ def _sweep(
             # A client whose entry expired meanwhile may have been placed anew: look again.
             reason = error.message
     raise StateUnknown(
-        f"the new rules are in force, but clients keep endpoints that take no more: {reason}",
+        f"the new rules are in force, but some clients keep endpoints that take no new connections: {reason}",
         hint=f"see nft list map {sweep.word} {layout.table(owner)} {sweep.name}; lbctl apply tries again",
     )
 

@@ -107,10 +107,10 @@ def _full_flows(host: Host, intent: Intent) -> Iterator[Problem]:
                     code="flows-full",
                     severity=Severity.WARNING,
                     service=maps[name],
-                    message=f"this service has nearly all of the {layout.MAX_FLOWS:,} connections that are "
-                    "known of one: others go by a hash of the client",
+                    message=f"this service is near its limit of {layout.MAX_FLOWS:,} learned connections: "
+                    "further ones are placed by a hash of the client",
                     evidence=f"{where}: {known:,} connections",
-                    fix="the schedulers source-hash and maglev need no memory",
+                    fix="use scheduler source-hash or maglev, which remember no connections",
                 )
 
 
@@ -120,8 +120,9 @@ def _full_map(service: str, evidence: str) -> Problem:
         code="affinity-map-full",
         severity=Severity.WARNING,
         service=service,
-        message=f"this service has nearly all of the {most} clients that the kernel remembers for one: "
-        "other clients are balanced as new ones",
+        message=f"this service is near its limit of {most} remembered clients: "
+        "further clients are balanced as new ones",
         evidence=evidence,
-        fix="a shorter affinity forgets clients sooner; the scheduler source-hash needs no memory",
+        fix="shorten affinity, so that clients are forgotten sooner; or use scheduler source-hash, which "
+        "remembers none",
     )

@@ -124,7 +124,7 @@ def for_version(nft: str) -> Dialect:
     Raises `ValueError` for what is no version, and `NoBackend` for a release that is too old for any.
     """
     if not re.fullmatch(r"\d{1,4}(\.\d{1,4}){1,3}", nft, re.ASCII):
-        raise ValueError(f"{nft!r} is no version such as 1.0.6")
+        raise ValueError(f'"{nft}" is not a version such as 1.0.6')
     found = next((name for name, since in _SINCE if _numbers(nft) >= since), None)
     if found is None:
         oldest = _dotted(_SINCE[-1][1])

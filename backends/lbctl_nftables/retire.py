@@ -199,7 +199,7 @@ class _RecordedObject:
 
 
 def _kept(record: str) -> tuple[list[tuple[str, str]], list[_RecordedObject]]:
-    data = read_record(record, _RECORD, "the record of rules that were taken out")
+    data = read_record(record, _RECORD, "the record of removed rules")
     return [(family, name) for family, name in data["tables"]], [
         _RecordedObject((family, table, kind, name), goes, head, [(text, out) for text, out in rules])
         for (family, table, kind, name), goes, head, rules in data["objects"]

@@ -143,6 +143,6 @@ def dropped(found: Iterable[tuple[Passage, str]]) -> Iterator[Problem]:
             message=f"new connections {' and '.join(dict.fromkeys(links))} are dropped on their way to "
             f"{endpoints}: no rule of lbctl can override that",
             evidence=rule,
-            fix="let new connections to these endpoints pass there; those that came for another port have "
-            "the state DNAT",
+            fix="let new connections to these endpoints pass there; connections that lbctl "
+            "translated have the conntrack state DNAT",
         )

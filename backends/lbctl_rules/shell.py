@@ -149,7 +149,7 @@ class Script:
                     return
                 text = f"{text}\n{more}"
         else:
-            yield Trouble("unparsable-line", "quotes over too many lines", number, text, lost=True)
+            yield Trouble("unparsable-line", "a quoted text over too many lines", number, text, lost=True)
             return
         poured: Here | None = None
         for raw, part, piped in parts:
@@ -364,7 +364,7 @@ class _Unfinished(Exception):
     """A line that goes on in the next one."""
 
     def __init__(self, quote: str) -> None:
-        super().__init__("a quote that is not closed")
+        super().__init__("an unclosed quote")
         self.quote = quote
 
 

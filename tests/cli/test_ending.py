@@ -75,7 +75,7 @@ def test_a_bug_ends_with_70_and_one_line(
     code, out, err = run(monkeypatch, capsys, *words)
     *before, line = err.splitlines()
     assert (code, bool(before), "Traceback" in err) == (70, bool(debug), bool(debug))
-    assert line.startswith("lbctl: this is a bug of lbctl, or this host is out of resources: ")
+    assert line.startswith("lbctl: this is a bug in lbctl, or this host is out of resources: ")
     assert "LBCTL_DEBUG=1" in line
     assert line.isprintable()
     if output == "json":

@@ -211,5 +211,5 @@ def test_explain_names_rules_that_are_not_understood_where_no_other_balances(tmp
     file = tmp_path / "rules.nft"
     file.write_text(f"table netdev t {{\nchain c {{\n{hook}\ntcp dport 80 {rule}\n}}\n}}\n")
     done = run_lbctl("explain", "80/tcp", str(file))
-    assert (done.code, done.out) == (1, "no rule that is understood balances it\n")
+    assert (done.code, done.out) == (1, "no rule that is understood balances 80/tcp\n")
     assert f"line 4, may match: tcp dport 80 {rule} (not understood: jhash ip id)" in done.err

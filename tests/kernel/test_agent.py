@@ -70,7 +70,7 @@ def test_rules_that_are_flushed_come_back(
     wipe(network, way)
     agent.wait(lambda: network.rules() == held, "not repaired")
     agent.wait(lambda: agent.status["agent"]["repairs"] == 1, "not counted")
-    assert "changed from outside" in agent.said
+    assert "Another program changed" in agent.said
 
 
 COUNTED = [NFT, ("--backend", "iptables", "--driver", "nf_tables")]

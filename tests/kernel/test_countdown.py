@@ -133,7 +133,7 @@ def test_ctrl_c_leaves_the_trial_running_and_says_so(network: Network, old: str)
         ended = terminal.end()
     assert (ended.code, "Traceback" in ended.err) == (130, False)
     assert re.search(
-        r"lbctl: interrupted: the trial goes on for \d+ s: lbctl confirm keeps the change, "
+        r"lbctl: interrupted: the trial continues for \d+ s: lbctl confirm keeps the change, "
         r"lbctl rollback reverts it now",
         " ".join(ended.err.split()),
     )

@@ -306,7 +306,7 @@ def test_an_nft_that_writes_another_key_is_found_out(demo: Demo) -> None:
     assert process.returncode == 1, err
     [verdict] = verdicts(err)
     assert verdict.startswith("nftables (driver nft)")
-    assert "what was written reads back differently" in verdict
+    assert "what was written differs when read back" in verdict
     shown = halves(out)
     assert "exact" not in shown["nftables"].partition("192.0.2.1:443")[0]
     shows_exact_shares(shown["iptables"])

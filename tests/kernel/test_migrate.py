@@ -170,7 +170,7 @@ def test_usual_mistakes(network: Network) -> None:
         (("--to", "auto"), 2, 'there is no backend "auto"'),
         (("--to", "nftable"), 2, "hint: one of nftables, iptables\n"),
         (("--to", "nftables", "--from", "nftables"), 2, "cannot be its source"),
-        (("--to", "nftables", "--from", "iptables"), 2, "is no store of rules"),
+        (("--to", "nftables", "--from", "iptables"), 2, "is not a store of rules"),
         (("--to", "nftables", "--driver", "legacy"), 2, 'there is no driver "legacy"'),
         (("--to", "nftables", "--fix", "--keep"), 2, "one of them"),
         (("--to", "nftables", "--fix", "--yes"), 2, "are managed by lbctl"),

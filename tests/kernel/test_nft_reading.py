@@ -172,7 +172,7 @@ def test_a_counter_that_packets_move_is_not_exact(network: Network, rules: tuple
     reading = nftables.read(text)
     assert "per-packet-balancing" in {found.code for found in reading.findings}
     [found] = [each for each in reading.services if each.action == "redirect"]
-    assert (found.exact, found.depends_on) == (False, "packets of connections that are there already")
+    assert (found.exact, found.depends_on) == (False, "packets of established connections")
     assert asked != [found.slots[n % 7] or LEAK for n in range(24)]
 
 

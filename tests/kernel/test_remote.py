@@ -281,7 +281,7 @@ def test_state_behind_a_link_or_for_others_is_refused(network: Network, far: Far
     elsewhere.mkdir()
     (network.folder / "run").symlink_to(elsewhere)
     refused = far.lbctl("apply", "--yes", config=WEB)
-    assert (refused.code, "is a link" in refused.err) == (3, True), refused.err
+    assert (refused.code, "is a symbolic link" in refused.err) == (3, True), refused.err
     assert not list(elsewhere.iterdir())
     (network.folder / "run").unlink()
     (network.folder / "run").mkdir(mode=0o777)

@@ -23,7 +23,7 @@ def test_what_a_rollback_leaves_and_breaks_is_said(network: Network) -> None:
     assert network.lbctl("weight", "web/8001", "3", config=config).code == 0
     back = network.lbctl("rollback", "--yes", config=config)
     assert back.code == 0
-    assert "Drains and weights by command are no part of the history, and stay: web/8001." in back.err
+    assert "Drains and weights by command are not part of the history, and stay: web/8001." in back.err
     # No rule is left, as after a remove.
     assert "Warning: established connections will break unless other NAT rules remain." in back.err
 

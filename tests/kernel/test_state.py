@@ -151,7 +151,7 @@ def test_ctrl_c_leaves_a_trial_to_its_reverter(network: Network, trial: subproce
     trial.send_signal(signal.SIGINT)
     _, err = trial.communicate(timeout=PATIENCE)
     assert (trial.returncode, "Traceback" in err) == (130, False)
-    assert "interrupted: the trial goes on for " in err
+    assert "interrupted: the trial continues for " in err
     assert network.lbctl("confirm", "--wait", "5s").code in {0, 8}
 
 

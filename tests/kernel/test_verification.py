@@ -54,7 +54,7 @@ def bench(request: pytest.FixtureRequest, network: Network, tmp_path: Path) -> I
 
 def is_undone(done: Result) -> None:
     assert (done.code, done.out.endswith("Applied.\n")) == (5, False), done
-    assert "what was written reads back differently" in done.err
+    assert "what was written differs when read back" in done.err
     assert "the state before is restored and verified" in done.err
 
 

@@ -312,7 +312,7 @@ def test_values_that_are_no_text_are_no_answer(etcd: Etcd) -> None:
     async def story() -> None:
         client = await etcd.client()
         await client.call("/v3/kv/put", {"key": encoded("/a"), "value": b64encode(b"\xff").decode()})
-        with pytest.raises(SourceFailed, match="not an answer of etcd"):
+        with pytest.raises(SourceFailed, match="not an answer from etcd"):
             await client.get("/a")
 
     run(story())

@@ -558,7 +558,7 @@ wieght = 3
 }
 """,
         4,
-        "not valid JSON: NaN is no number",
+        "not valid JSON: NaN is not a number",
         "whole number",
     ),
     BadIntent(

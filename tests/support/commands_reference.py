@@ -46,7 +46,8 @@ def _command(command: Any, path: str, parent: Any, example: str = "") -> Iterato
     context = command.make_context(path.rpartition(" ")[2], [], parent=parent, resilient_parsing=True)
     yield f"\n## {path}\n\n"
     yield f"    {' '.join([path, *command.collect_usage_pieces(context)])}\n"
-    yield f"\n{inspect.cleandoc(command.help or '').strip()}\n"
+    for paragraph in inspect.cleandoc(command.help or "").strip().split("\n\n"):
+        yield f"\n{fill(paragraph, LINE)}\n"
     if example:
         yield f"\nExample: `{example}`\n"
     for title, wanted in (("argument", True), ("option", False)):

@@ -90,7 +90,12 @@ def _commands() -> Iterator[str]:
         yield ".Bl -tag -width Ds"
         for name in names:
             if name == "agent":
-                yield from (".It Nm Cm agent", _sentence(commands[name].help), "See", ".Xr lbctl-agent 8 .")
+                yield from (
+                    ".It Nm Cm agent",
+                    _sentence(commands[name].help.partition("\n\n")[0]),
+                    "See",
+                    ".Xr lbctl-agent 8 .",
+                )
             else:
                 yield from _command(commands[name], f".It Nm Cm {name}", common)
         yield ".El"

@@ -274,7 +274,7 @@ def test_who_does_not_read_an_answer_holds_little_of_it(monkeypatch: pytest.Monk
     ("fault", "code", "said"),
     [
         (ApplyFailed("nft has ended with signal 11\x1b[2J"), 503, b"nft has ended with signal 11\\x1b[2J\n"),
-        (KeyError("surprise"), 500, b"a fault of lbctl: its log has more\n"),
+        (KeyError("surprise"), 500, b"an internal error of lbctl: see its log\n"),
     ],
 )
 def test_what_cannot_be_shown_is_an_error_and_no_silence(fault: Exception, code: int, said: bytes) -> None:

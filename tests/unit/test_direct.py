@@ -73,7 +73,7 @@ def rules(service: Service) -> str:
         ("80/tcp", "80/sctp", "for TCP and UDP"),
         ('["192.0.2.101"', '["192.0.2.101:8080"', "keep their destination port"),
         ('forward = "dsr"', 'forward = "dsr"\nscheduler = "least-connections"', "tracks no connections"),
-        ('forward = "dsr"', 'forward = "dsr"\naffinity = "1h"', "keeps no clients"),
+        ('forward = "dsr"', 'forward = "dsr"\naffinity = "1h"', "has no affinity"),
         ('forward = "dsr"', 'forward = "dsr"\nlocal-clients = true', "no local connections"),
         ('forward = "dsr"', 'forward = "dsr"\nsource-nat = "never"', "the client's address stays"),
         ('forward = "dsr"', 'forward = "dsr"\ninterfaces = ["eth*"]', "each interface by itself"),

@@ -239,7 +239,7 @@ def test_nft_takes_the_rules_but_lists_others() -> None:
         engine.apply(session(host, nftables, "nft"), (plan(host, nftables, "nft"),))
     assert caught.value.exit_code == 5
     assert caught.value.message == (
-        "what was written reads back differently: ip table; the kernel holds the rules from before"
+        "what was written differs when read back: ip table; the kernel holds the rules from before"
     )
     assert len(loads(host)) == 1
 
@@ -751,7 +751,7 @@ def test_planning_a_small_change_does_not_have_python_look_for_cycles() -> None:
     ("failing", "error", "said"),
     [
         (1, ApplyFailed, "nft refused"),
-        (2, StateUnknown, "the old rules are in force, and beside them"),
+        (2, StateUnknown, "the old rules are in force, beside new elements"),
         (3, StateUnknown, "the new rules are in force, but"),
     ],
 )

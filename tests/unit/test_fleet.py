@@ -246,7 +246,7 @@ def test_an_unsigned_publication_is_refused_where_signatures_are_asked_for(tmp_p
     assert take(text_of(found, signature)).signer == "alice@example.org"
     # A signature is good for its revision and its hosts alone.
     for other in (made(8), made(hosts=("lb1",)), made(text=TEXT.replace("10.0.0.1", "10.0.0.9"))):
-        with pytest.raises(PublicationRefused, match="its signature is of no signer"):
+        with pytest.raises(PublicationRefused, match="its signature is not by a signer"):
             take(text_of(other, signature))
     with pytest.raises(PublicationRefused, match="it is not signed"):
         take(text_of(found))
@@ -285,7 +285,7 @@ def down(up: int, failing: int) -> tuple[ServiceHealth, ...]:
         ({"revision": 6, "newest": 6, "refused": "an older one"}, Stand.WAITING, "not carried out yet"),
         ({"problems": ("new",)}, Stand.BAD, "new"),
         ({"problems": ("old",)}, Stand.GOOD, "in sync"),
-        ({"follows": False}, Stand.BAD, "something else was applied on it"),
+        ({"follows": False}, Stand.BAD, "another intent was applied on it"),
         ({"services": down(1, 1)}, Stand.BAD, "1 endpoints of web fail their checks, 0 before"),
         ({"services": down(0, 2)}, Stand.BAD, "no endpoint of web passes its checks"),
         (
@@ -307,7 +307,7 @@ def test_a_canary_is_as_good_as_its_worst_host() -> None:
     assert overall({"a": good, "b": good}) == (Stand.GOOD, "a: x")
     assert overall({"a": good, "b": waits}) == (Stand.WAITING, "b: z")
     assert overall({"a": waits, "b": bad}) == (Stand.BAD, "b: y")
-    assert stand(7, HOST, None) == (Stand.BAD, "its agent reports no longer")
+    assert stand(7, HOST, None) == (Stand.BAD, "its agent no longer reports")
 
 
 def test_failing_before_is_no_fault_of_the_canary() -> None:

@@ -118,7 +118,7 @@ def test_rollback_to_any_state_and_on_from_there() -> None:
     ]
     with pytest.raises(IntentError, match="number 8 is not in the history") as caught:
         desk.rollback(to=8)
-    assert caught.value.hint == "numbers 1 to 7 are listed by lbctl history"
+    assert caught.value.hint == "lbctl history lists numbers 1 to 7"
 
 
 def test_what_a_state_changed_is_held_against_what_held_before_it() -> None:

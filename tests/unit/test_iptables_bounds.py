@@ -68,7 +68,7 @@ def test_chains_that_double_their_ways_are_refused() -> None:
     )
     assert not reading.accept
     assert [lost.reason for lost in reading.unsupported] == [
-        "chain PREROUTING: chains that lead on too many paths are not followed"
+        "chain PREROUTING: chains with too many paths are not followed"
     ]
 
 

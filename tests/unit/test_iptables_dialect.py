@@ -64,7 +64,7 @@ def test_a_release_that_nothing_is_written_for(tool: str, version: str) -> None:
 
 def test_what_is_no_version() -> None:
     for text in ("", "1", "1.8.x", "1.8.9 ", "v1.8.9"):
-        with pytest.raises(ValueError, match="is no version"):
+        with pytest.raises(ValueError, match="is not a version"):
             dialect.numbers(text)
 
 

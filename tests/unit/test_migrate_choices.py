@@ -76,7 +76,7 @@ def test_unmatched_traffic_is_a_decision() -> None:
 def test_what_is_left_to_do_for_the_next_boot() -> None:
     desk = holding(*LADDER)
     moved = desk.planned("right")
-    enable = "remove them there, and enable lbctl.service, which applies the intent file."
+    enable = "remove them there, and enable lbctl.service, which applies /etc/lbctl/lbctl.toml."
     assert view.boot_note(moved) == (
         f"If a script or unit of this host loads the removed rules at boot, {enable}"
     )
@@ -230,7 +230,7 @@ def test_where_rules_come_from_is_asked_for_only_if_there_are_two_places() -> No
     refusals: dict[str | None, tuple[str, str | None]] = {
         None: ("left and third hold rules that balance", "--from names the one to migrate"),
         "right": ("right is the target of the migration", None),
-        "fourth": ('"fourth" is no store of rules', "one of left, third"),
+        "fourth": ('"fourth" is not a store of rules', "one of left, third"),
     }
     for source, (message, hint) in refusals.items():
         with pytest.raises(IntentError, match=message) as caught:

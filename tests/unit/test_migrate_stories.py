@@ -166,7 +166,7 @@ def test_what_was_written_wrong_is_restored(story: Story) -> None:
     desk = story.desk()
     before = desk.rules
     desk.paper(story.target).distort = lambda text: text.replace("8001", "8009")
-    with pytest.raises(ApplyFailed, match="what was written reads back differently"):
+    with pytest.raises(ApplyFailed, match="what was written differs when read back"):
         desk.migrate(story.target)
     assert (desk.rules, desk.pending) == (before, False)
 

@@ -18,6 +18,7 @@ from lbctl.engine.record import history, overrides, trial, verdicts
 from lbctl.errors import ApplyFailed, Damaged, IntentError, Stale, StateUnknown
 from lbctl.model import (
     Endpoint,
+    Facts,
     Family,
     Health,
     Intent,
@@ -206,6 +207,18 @@ def test_an_unused_override_can_be_ended() -> None:
     assert (target.endpoint, target.after, desk.overrides) == (None, None, ())
 
 
+def test_a_service_that_only_failed_endpoints_serve_is_announced() -> None:
+    desk = Desk(1, 2, 3)
+    down = Verdict(health=Health.DOWN, since=desk.host.time, result="connection refused")
+    found = {"web": {("2", family): down for family in Family}}
+    session = replace(desk.session, assumed=Facts(verdicts=found, live=True))
+    operation = engine.drain(session, "lbctl", ["web/1"])
+    assert (dict(operation.failed), operation.plan.changed) == ({}, True)
+    operation = engine.drain(session, "lbctl", ["web/1", "web/3"])
+    assert dict(operation.failed) == {"web": ("ipv4", "ipv6")}
+    assert (dict(operation.emptied), operation.doubtful) == ({}, True)
+
+
 def test_a_service_without_endpoints_is_announced() -> None:
     desk = Desk(1, 2)
     assert not desk.drain("web/1").doubtful
@@ -232,13 +245,13 @@ def test_what_the_kernel_lost_is_restored_and_announced() -> None:
 
 def test_what_is_not_applied_cannot_be_drained() -> None:
     desk = Desk()
-    with pytest.raises(IntentError, match='service "web" has no endpoint "22" applied') as caught:
+    with pytest.raises(IntentError, match='service "web" has no applied endpoint "22"') as caught:
         desk.drain("web/22")
-    assert caught.value.hint == 'did you mean "web/2"?'
+    assert caught.value.hint == "one of web/1, web/2, web/3"
     with pytest.raises(IntentError, match='no service "wb" is applied') as caught:
         desk.drain("wb/1")
     assert caught.value.hint == 'did you mean "web"?'
-    with pytest.raises(IntentError, match='"web" names no endpoint') as caught:
+    with pytest.raises(IntentError, match='"web" does not name an endpoint') as caught:
         desk.drain("web")
     assert caught.value.hint == "one of web/1, web/2, web/3"
     with pytest.raises(IntentError, match='no service "2" is applied') as caught:

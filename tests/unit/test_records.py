@@ -68,7 +68,7 @@ def test_the_records_of_rules_that_were_taken_out_are_checked(tmp_path: Path) ->
         assert removed_rules(json.dumps(good)) == ()
         for odd in (*ODD, [[1]], [[["ip", "a", "b"], True, "x"]], {"tables": 1, "objects": []}):
             if odd != good:
-                with pytest.raises(Damaged, match="rules that were taken out is damaged"):
+                with pytest.raises(Damaged, match="removed rules is damaged"):
                     removed_rules(json.dumps(odd))
 
 

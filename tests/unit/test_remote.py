@@ -77,7 +77,7 @@ def test_an_answer_is_that_of_its_request(ssh: Ssh) -> None:
         b"1 0 -1 0\n",
         b"1 0 0\n",
         b"one 0 0 0\n",
-        b"x" * 1000,  # a line without an end
+        b"x" * 1000,  # a line without end
         b"1 0 10 0\nabc",  # cut short
         b"",
     ],
@@ -88,7 +88,7 @@ def test_what_is_no_answer_ends_the_session(ssh: Ssh, answer: bytes) -> None:
 
 
 def test_a_shell_that_prints_without_end_is_left(ssh: Ssh) -> None:
-    with pytest.raises(Unreachable, match="without an end"):
+    with pytest.raises(Unreachable, match="without end"):
         ask(ssh.answers(b"y\n" * 100_000, announces=False))
 
 

@@ -190,7 +190,7 @@ def test_names_that_do_not_exist() -> None:
     with pytest.raises(IntentError) as caught:
         chosen([new(), old()], driver="other")
     assert (caught.value.message, caught.value.hint) == (
-        'there is no driver "other" for backend auto',
+        'there is no driver "other"',
         "one of library, command, classic",
     )
     # A driver of another backend is no driver of this one.
@@ -251,7 +251,7 @@ def test_a_broken_backend_is_never_skipped(monkeypatch: pytest.MonkeyPatch, erro
 
 def test_what_is_no_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, SimpleNamespace(name="x", preference=1))
-    with pytest.raises(NoBackend, match="is no lbctl backend"):
+    with pytest.raises(NoBackend, match="is not an lbctl backend"):
         backends()
 
 

@@ -461,7 +461,7 @@ def test_bad_credentials_and_certificates_are_clear_errors(tmp_path: Path) -> No
             data = {"certificate-authority-data": b64encode(Path(other.ca).read_bytes()).decode()}
             assert "the certificate is not valid" in await fails(known.kubeconfig(**data))
             for user in ({"exec": {"command": "aws"}}, {"auth-provider": {}}):
-                assert "of a user is not followed" in await fails(known.kubeconfig(user))
+                assert "of a user is not supported" in await fails(known.kubeconfig(user))
             text = await fails(known.kubeconfig(**{"insecure-skip-tls-verify": True}))
             assert "certificates are always verified" in text
             assert "is not a URL" in await fails(known.kubeconfig(server="https://x/k8s/clusters/c-1"))

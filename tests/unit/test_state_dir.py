@@ -96,7 +96,7 @@ def test_a_link_in_place_of_the_directory_is_refused(host: LocalHost, tmp_path: 
     folder.rename(tmp_path / "elsewhere")
     folder.symlink_to(tmp_path / "elsewhere")
     for work in (lambda: host.save("lbctl.pending", "x"), lambda: host.saved("lbctl.pending")):
-        with pytest.raises(PermissionDenied, match="is a link") as caught:
+        with pytest.raises(PermissionDenied, match="is a symbolic link") as caught:
             work()
         assert "LBCTL_STATE_DIR" in (caught.value.hint or "")
 

@@ -33,7 +33,7 @@ def read(text: str, *, family: Family | None = None) -> Analysis:
     text = text.removeprefix("\ufeff")
     log, at = Log(), text.find("\0")
     if at >= 0:
-        log.refuse("input-not-text", Place(text.count("\n", 0, at) + 1), "a byte of zero: this is not text")
+        log.refuse("input-not-text", Place(text.count("\n", 0, at) + 1), "a NUL byte: this is not text")
         return Analysis(format="commands", accept=False, findings=log.finish())
     with uncollected():
         return read_ruleset(read_tables(text, family, log), log)

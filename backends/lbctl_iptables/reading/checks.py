@@ -35,7 +35,7 @@ _SMALL = tuple(
 #: What becomes of connections by a rule that iptables refuses.
 _REFUSED = "iptables refuses the rule, so that 0 % of connections match it"
 #: What is known of connections to a rule that is not understood.
-_UNKNOWN = "it may take anything from 0 % to 100 % of connections"
+_UNKNOWN = "it may match anything from 0 % to 100 % of connections"
 #: Target → the chains of table nat that may have it, or lead to it.
 _PLACES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("DNAT", "REDIRECT"), ("PREROUTING", "OUTPUT")),
@@ -54,7 +54,7 @@ def misplaced(meaning: ir.Rule) -> tuple[str, Lines] | None:
         return None
     wrong = rule.chain in layout.HOOKS and rule.chain not in good
     if rule.table != "nat":
-        reason = f"{target} is for table nat alone, and this is table {rule.table}: {_REFUSED}"
+        reason = f"{target} is allowed in table nat only, and this is table {rule.table}: {_REFUSED}"
     elif wrong:
         reason = f"{target} is not possible in {rule.chain}, only in {' and '.join(good)}: {_REFUSED}"
     else:
@@ -115,8 +115,8 @@ class Checks:
                 message = f"--packet {packet} is not below --every {every}: {_REFUSED}"
                 lines = corrections.restated(rule, "packet", str(packet % max(every, 1)))
             case "obsolete-negation":
-                message = "`!` stands before the option since iptables 1.4.3: "
-                message += f"`! --{rule.spec.obsolete[0]} …`; behind it, {_REFUSED}"
+                message = "since iptables 1.4.3, `!` goes before the option: "
+                message += f"`! --{rule.spec.obsolete[0]} …`; after it, {_REFUSED}"
                 lines = corrections.own([rule])
             case "removed-match":
                 message = f"{reason}: {_REFUSED}"
@@ -127,8 +127,10 @@ class Checks:
                 message = f"target {shown(what)}: {reason}; {_UNKNOWN}"
             case "undefined-chain":
                 severity = WARNING if (rule.store, rule.table) in self._fragments else None
-                message = f"{shown(meaning.target)} is no target and no chain of table {rule.table} in this "
-                message += "text; what connections meet there is not known, and without it iptables loads 0 "
+                message = (
+                    f"{shown(meaning.target)} is neither a target nor a chain of table {rule.table} in this "
+                )
+                message += "text; what it does to connections is unknown, and without it iptables loads 0 "
                 message += "rules of the table"
                 lines = corrections.declared(rule, meaning.target)
             case "family-mismatch":
@@ -138,7 +140,7 @@ class Checks:
             case "dnat-range" | "snat-pool":
                 side, verb = ("destination", "go to") if code == "dnat-range" else ("source", "leave from")
                 message = f"{rule.spec.target} to {len(meaning.to)} addresses hashes {meaning.by}: 100 % of "
-                message += f"a client's connections {verb} the same one, and none take turns"
+                message += f"a client's connections {verb} the same one: that is not round robin"
                 message, lines = reason or message, _in_turn(meaning, rule, f"to-{side}")
             case "port-range-target":
                 message = "a range of ports without --random: 100 % of connections go to "

@@ -95,7 +95,7 @@ def protocol(text: str) -> str:
     """Return a protocol by its one name; "" for all of them. Raise `Unparsable`."""
     name = text.lower()
     if not _PROTOCOL.fullmatch(name):
-        raise Unparsable(f"`{shown(text)}` is no protocol")
+        raise Unparsable(f"`{shown(text)}` is not a protocol")
     name = PROTOCOLS.get(name, name)
     return "" if name == "all" else name
 
@@ -242,9 +242,9 @@ class _Parser:
             elif (word, *words[self._at : self._at + 1]) == UNPRINTED and not self._invert:
                 self._unprinted()
             else:
-                raise Unparsable(f"`{shown(word)}` belongs to no option")
+                raise Unparsable(f"`{shown(word)}` does not belong to an option")
         if self._invert:
-            raise Unparsable("`!` with nothing behind it")
+            raise Unparsable("`!` with nothing after it")
         if self._commented:
             self._take_comments()
         return spec
@@ -265,7 +265,7 @@ class _Parser:
         elif self._spec.matches:
             self._spec.matches[-1] = self._spec.matches[-1]._replace(unprinted=True)
         else:
-            raise Unparsable(f"`{' '.join(UNPRINTED)}` belongs to no match and no target")
+            raise Unparsable(f"`{' '.join(UNPRINTED)}` belongs to no match or target")
 
     def _long(self, word: str) -> None:
         name, glued, value = word.partition("=")
@@ -280,7 +280,7 @@ class _Parser:
         """An option with its value glued to it, or several that take none."""
         option, rest = OWN.get(word[:2]), word[2:]
         if option is None:
-            raise Unparsable(f"`{shown(word)}` is no option")
+            raise Unparsable(f"`{shown(word)}` is not an option")
         if option in FLAGS:
             self._own(option, None)
             if rest:
@@ -327,9 +327,9 @@ class _Parser:
         near = {SAME.get(option, option) for option in known if option.startswith(name)}
         near |= {LONG[option] for option in LONG if option.startswith(name)}
         if not name or not near:
-            raise Unparsable(f"`--{shown(name)}` is an option of nothing that the rule names")
+            raise Unparsable(f"`--{shown(name)}` is not an option of any match or target of the rule")
         if len(near) > 1:
-            raise Unparsable(f"`--{shown(name)}` could be several options")
+            raise Unparsable(f"`--{shown(name)}` is ambiguous")
         return near.pop()
 
     # -- options and their words
@@ -361,7 +361,7 @@ class _Parser:
         if end > self._count:
             raise Unparsable("an option without its value")
         if end < begin:
-            raise Unparsable("an option with a value that it does not take")
+            raise Unparsable("a value for an option that takes none")
         self._at = end
         return (*(given or ()), *self._words[begin:end])
 
@@ -420,7 +420,7 @@ class _Parser:
         spec = self._spec
         self._no_invert(name)
         if spec.command:
-            raise Unparsable("two commands in one")
+            raise Unparsable("two commands in one line")
         spec.command = name
         words = list(given or ())
         while len(words) < COMMANDS[name] and self._at < self._count:

@@ -176,9 +176,9 @@ class _Lines:
         if not words or words[0][:1] != "-":
             shell = any(mark in text for mark in ("$", "`", "iptables"))
             code = "shell-construct" if shell else "unparsable-line"
-            return self._problem(code, number, "no line of iptables-restore", text, lost=True)
+            return self._problem(code, number, "not a line of iptables-restore", text, lost=True)
         if "$" in text and (variable := _variable(words)):
-            message = f"`{variable}` is nothing that iptables-restore replaces"
+            message = f"`{variable}`: iptables-restore does not replace variables"
             return self._problem("unexpanded-variable", number, message, text, lost=True)
         return IptLine(LineKind.RULE, number, text, words, self._program, self._flavour, restored=True)
 
@@ -194,14 +194,14 @@ class _Lines:
                 # A line of which only the command's name was left out.
                 yield from self._call(command, None, words)
             elif command.missing is not None and any(_looks_like_rule(word) for word in words):
-                message = f"`{command.missing}` is set nowhere"
+                message = f"`{command.missing}` is not set anywhere"
                 yield self._problem("unexpanded-variable", number, message, text, lost=True)
             elif base in HARMLESS:
-                yield self._problem("shell-construct", number, f"`{base}` is no rule", text)
+                yield self._problem("shell-construct", number, f"`{base}` is not a rule", text)
             elif "iptables" in text:
-                yield self._problem("shell-construct", number, "iptables, but not called plainly", text)
+                yield self._problem("shell-construct", number, "iptables, but not as a plain command", text)
             else:
-                yield self._problem("shell-construct", number, "no rule of iptables", text)
+                yield self._problem("shell-construct", number, "not a rule of iptables", text)
             return
         base = words[at].rpartition("/")[2]
         if restore := _RESTORE.match(base):
@@ -230,7 +230,7 @@ class _Lines:
             message = f"a rule inside `{word}` of line {opened}, which only a shell can follow"
             yield self._problem("shell-construct", number, message, text, lost=True)
         elif command.missing is not None:
-            message = f"`{command.missing}` is set nowhere"
+            message = f"`{command.missing}` is not set anywhere"
             yield self._problem("unexpanded-variable", number, message, text, lost=True)
         elif words:
             program, flavour, tool = (
@@ -253,7 +253,7 @@ _ESCAPED = re.compile(r"\\(.)")
 
 
 def quoted(text: str) -> list[str]:
-    """Return the words of a line of iptables-restore. Raise ValueError for a quote that is not closed."""
+    """Return the words of a line of iptables-restore. Raise ValueError for an unclosed quote."""
     parts = text.split('"')
     if len(parts) == 3 and parts[0][-1:] == " " and "\\" not in parts[1]:
         # As iptables-save writes a comment.
@@ -266,7 +266,7 @@ def quoted(text: str) -> list[str]:
         end = word.end()
         words.append(word[0] if word[2] is None else word[1] + _ESCAPED.sub(r"\1", word[2]))
     if text[end:].strip():
-        raise ValueError("a quote that is not closed")
+        raise ValueError("an unclosed quote")
     return words
 
 

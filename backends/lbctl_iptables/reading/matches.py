@@ -43,7 +43,7 @@ _OPAQUE: Mapping[str, str] = {
     **dict.fromkeys(("u32", "string"), _OF_BYTES),
     "connlimit": "it depends on how many connections a client has open",
     "connbytes": "it depends on how much of the connection has passed",
-    "condition": "it is switched from outside",
+    "condition": "it depends on a switch that other programs set",
     "connlabel": "it depends on labels that other programs set",
     "socket": "it depends on the sockets of this host",
     "ipvs": "it depends on IPVS",
@@ -90,7 +90,7 @@ def _match(draft: Draft, match: ParsedMatch) -> None:
         draft.remarks += ("removed-match",)
         draft.cannot(name, f"match {name} is no longer in iptables; today it is {REMOVED[name]}")
     elif name not in MATCHES:
-        _unsupported(draft, name, "match of an unknown name")
+        _unsupported(draft, name, "unknown match")
     elif match.unprinted:
         _unsupported(draft, name, UNPRINTED_REASON)
     elif name in _WHOLE:
@@ -297,7 +297,7 @@ def _mark(connection: bool, draft: Draft, match: ParsedMatch) -> None:
         try:
             value, mask = masked(text)
         except ValueError:
-            draft.cannot(match.name, "a mark that is no number")
+            draft.cannot(match.name, "a mark that is not a number")
             return
         spans: Spans = ((value, value),) if not value & ~mask else ()
         if mask or value:
@@ -326,7 +326,7 @@ def _statistic(draft: Draft, match: ParsedMatch) -> None:
         inverted, text = given.get("probability", (False, ""))
         stored = stored_chance(text)
         if stored is None:
-            _unparsable(draft, "statistic", "--probability is no number from 0 to 1")
+            _unparsable(draft, "statistic", "--probability is not a number from 0 to 1")
         else:
             hits: Spans = ((0, stored - 1),) if stored else ()
             _draw(draft, Pick(PickKind.DICE, DRAW), hits, inverted)
@@ -346,7 +346,7 @@ def _nth(draft: Draft, given: Mapping[str, tuple[bool, str]]) -> None:
         return
     draft.remarks += () if "packet" in given else ("nth-missing-packet",)
     if packet is None:
-        _unparsable(draft, "statistic", "--packet is no number")
+        _unparsable(draft, "statistic", "--packet is not a number")
         return
     # A counter that starts behind its end comes round after 2^32 connections.
     draft.remarks += () if packet < every else ("packet-out-of-range",)
@@ -363,7 +363,7 @@ def _cluster(draft: Draft, match: ParsedMatch) -> None:
         node = int(text[:12], 0)
         mask = node if mask_given else 1 << min(node, _MOST_NODES + 1) - 1
     except (KeyError, ValueError):
-        draft.cannot("cluster", "its nodes are no numbers")
+        draft.cannot("cluster", "its nodes are not numbers")
         return
     if not 1 <= total <= _MOST_NODES or mask >> total or mask < 0:
         draft.cannot("cluster", f"nodes beyond the total, of which there are at most {_MOST_NODES}")

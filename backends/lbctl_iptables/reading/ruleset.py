@@ -208,7 +208,7 @@ class _Commands:
         )
 
     def _problem(self, line: IptLine) -> None:
-        severity = ERROR if line.lost else INFO if "is no rule" in line.message else None
+        severity = ERROR if line.lost else INFO if "is not a rule" in line.message else None
         self._log.find(line.code, line, line.message, severity=severity)
         if line.lost:
             self._log.accept = False
@@ -225,7 +225,7 @@ class _Commands:
         self._log.find(
             "mixed-backends",
             line,
-            "rules of iptables-legacy and of iptables-nft, which plain iptables mostly is, in one text: the "
+            "rules of iptables-legacy and of iptables-nft, which plain iptables usually is, in one text: the "
             "kernel runs both, and no text says which of them maps a connection first; import each alone",
             severity=ERROR,
         )
@@ -355,7 +355,7 @@ class _Run:
         position = decimal(text)
         if position is not None and 1 <= position <= most:
             return position - 1
-        reason = "the position is no number" if position is None else "there is no rule at that position"
+        reason = "the position is not a number" if position is None else "there is no rule at that position"
         _unparsable(self._log, line, reason)
         return None
 
@@ -403,7 +403,7 @@ class _Run:
         self._log.find(
             "partial-dump" if partial else "undefined-chain",
             line,
-            f"chain {shown(name)} of table {shown(table.name)} is made nowhere in the text"
+            f"chain {shown(name)} of table {shown(table.name)} is not created in the text"
             + ("" if partial else ": iptables refuses the rule, and 0 % of connections match it"),
             corrections.declared(rule, name) if adds and not partial else (),
         )

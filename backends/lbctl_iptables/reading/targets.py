@@ -218,7 +218,7 @@ def _mark(rule: Rule, read: Read) -> None:
     try:
         marking = _marking(read.spec.values, connection=rule.target == "CONNMARK")
     except (ValueError, IndexError):
-        _unknown(rule, "unparsable-line", "a mark that is no number")
+        _unknown(rule, "unparsable-line", "a mark that is not a number")
         return
     if marking is None:
         _not_modelled(rule, "what it does to the mark is not modelled")

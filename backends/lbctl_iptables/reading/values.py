@@ -35,7 +35,7 @@ def addresses(text: str, family: Family) -> Spans | None:
     if dash:
         first, last = addresses(low, family), addresses(high, family)
         if first is None or last is None or first[0][0] > last[0][1]:
-            raise UnreadableValue("a range of addresses that runs backwards")
+            raise UnreadableValue("a range of addresses whose end is below its start")
         return ((first[0][0], last[0][1]),)
     head, slash, tail = text.partition("/")
     bits = BITS[family]
@@ -52,11 +52,11 @@ def addresses(text: str, family: Family) -> Spans | None:
                 mask = int.from_bytes(socket.inet_pton(kind, tail), "big")
                 length = mask.bit_count()
                 if mask != (((1 << length) - 1) << (bits - length)):
-                    raise UnreadableValue("a mask with holes")
+                    raise UnreadableValue("a mask with gaps")
     except (OSError, ValueError) as error:
         if isinstance(error, UnreadableValue):
             raise
-        raise UnreadableValue("no address of this family") from None
+        raise UnreadableValue("not an address of this family") from None
     first_of = value >> (bits - length) << (bits - length)
     return ((first_of, first_of + (1 << (bits - length)) - 1),) if length else None
 
@@ -70,7 +70,7 @@ def ports(text: str) -> Spans | None:
         first = _port(low) if low or not colon else 0
         last = (_port(high) if high else 65535) if colon else first
         if first > last:
-            raise UnreadableValue("a range of ports that runs backwards")
+            raise UnreadableValue("a range of ports whose end is below its start")
         found.append((first, last))
     spans = merged(found)
     return None if spans == ((0, 65535),) else spans
@@ -81,7 +81,7 @@ def _port(text: str) -> int:
         return found
     if (known := _SERVICES.get(text.lower())) is not None:
         return known
-    raise UnreadableValue("a port by a name that is not known here")
+    raise UnreadableValue("an unknown name of a port")
 
 
 def counts(text: str) -> Spans | None:

@@ -239,7 +239,7 @@ class XtTable:
             word = words.take()
             if word.startswith("--"):
                 if extension is None:
-                    raise BindingRefused(f"{word} belongs to no -m or -j")
+                    raise BindingRefused(f"{word} does not belong to a -m or -j")
                 self._option(extension, word, words, invert=invert)
                 continue
             if extension is not None:
@@ -250,7 +250,7 @@ class XtTable:
                 if invert:
                     raise BindingRefused(f"{word} cannot be negated")
                 if rule.target is not None:
-                    raise BindingRefused(f"{word} {value} behind the target")
+                    raise BindingRefused(f"{word} {value} after the target")
                 extension = self._extension(rule, word, value)
             else:
                 self._selector(ip, word, value, invert=invert)
@@ -308,9 +308,9 @@ class XtTable:
     def _extension(self, rule: Any, word: str, name: str) -> Any:
         chain = word != "-m" and self.table.is_chain(name)
         if not (chain and _CHAIN.match(name)) and not _EXTENSION.match(name):
-            raise BindingRefused(f"{name} is no chain and no extension")
+            raise BindingRefused(f"{name} is neither a chain nor an extension")
         if word == "-g" and not chain:
-            raise BindingRefused(f"{name} is no chain")
+            raise BindingRefused(f"{name} is not a chain")
         try:
             if word == "-m":
                 extension = rule.create_match(name)

@@ -131,7 +131,7 @@ def of_rules(
 def _never(found: Document, step: Draw, read: NftRule) -> None:
     """A number that is never one of those that are asked for."""
     code = "probability-zero" if step.pick.kind is PickKind.DICE else "packet-out-of-range"
-    message = "0 % of connections match: the number is never one of these"
+    message = "0 % of connections match: the picked number is never one of these"
     found.log.find(code, read, message, corrections.reachable(read))
 
 

@@ -38,7 +38,7 @@ _MAKING = frozenset({"add", "create", "insert", "replace"})
 _TAKING = frozenset({"delete", "destroy", "flush"})
 _SHOWING = frozenset({"list", "monitor", "describe", "export", "get"})
 _COMMAND = re.compile(r"^(?:(?:add|create|insert|replace)\s+)?(?:rule\s+)?")
-_BY_HANDLE = "which rule has this number is not in the text"
+_BY_HANDLE = "the text does not show which rule has this number"
 #: Words that variables may bring in, in one text: a few lines could name more than a memory holds.
 _EXPANDED = 2_000_000
 #: What tables managed by lbctl have by their places in a packet → the same by names; words of a line each.
@@ -176,7 +176,7 @@ class _Text:
         for statement in self._source.statements(is_block=_is_block):
             self._try(self._top, statement)
         for place in self._source.unbalanced:
-            self._unparsable(place, "a brace without its other one")
+            self._unparsable(place, "an unmatched brace")
 
     def _try(
         self, read: Callable[..., None], statement: Statement, *inside: NftTable | NftChain | Members
@@ -223,9 +223,9 @@ class _Text:
             case "undefine":
                 self._defined.pop("".join(words[:1]), None)
             case "include":
-                self._partial(statement, "what this file would bring is not read")
+                self._partial(statement, "the included file is not read")
             case _ if head in _SHOWING:
-                self._partial(statement, "what this lists is not part of the text")
+                self._partial(statement, "what this command lists is not in the text")
             case _ if head in _TAKING:
                 self._take_out(head, words, statement)
             case _ if head in _MAKING:
@@ -234,7 +234,7 @@ class _Text:
                 # What is counted begins anew.
                 return
             case "rename":
-                self._partial(statement, "a chain keeps its first name here")
+                self._partial(statement, "renaming is not supported: the chain keeps its first name")
             case _ if head in _BLOCKS or head in {"rule", "element"} or self._is_rule(statement.words):
                 # `chain ip t c { … }` is short for `add chain …`.
                 self._put_in("add", statement.words, statement)
@@ -292,7 +292,7 @@ class _Text:
         elif head == "flags":
             table.dormant |= "dormant" in rest
         elif head not in _BLOCKS and head != "comment":
-            self._unparsable(statement, f"{head[:40]!r} is nothing that a table holds")
+            self._unparsable(statement, f"{head[:40]!r} is not an object of a table")
 
     def _chain(self, table: NftTable, words: list[str], statement: Statement) -> None:
         chain = table.chain(_name(words), statement.line)

@@ -34,7 +34,7 @@ def read_json(source: str) -> Document:
         answer = json.loads(source)
     except (ValueError, RecursionError) as error:
         place = Place(getattr(error, "lineno", 1))
-        document.log.refuse("unparsable-line", place, f"this is no JSON: {error}")
+        document.log.refuse("unparsable-line", place, f"not valid JSON: {error}")
         return document
     objects = answer.get("nftables") if isinstance(answer, dict) else None
     if not isinstance(objects, list):
@@ -51,7 +51,7 @@ def read_json(source: str) -> Document:
 
 def _object(document: Document, entry: Json) -> None:  # noqa: C901, PLR0912 (a case for each kind)
     if not isinstance(entry, dict) or len(entry) != 1:
-        raise UnsupportedSyntax("an object with other than one kind")
+        raise UnsupportedSyntax("an object that does not have exactly one kind")
     [(kind, value)] = entry.items()
     if kind in _COMMANDS and isinstance(value, dict):
         _object(document, value)

@@ -84,13 +84,13 @@ _VERDICTS = {
 _OPAQUE: Mapping[str, tuple[str, str]] = {
     **dict.fromkeys(("meta day", "meta hour", "meta time"), ("time", "it depends on the time of day")),
     **{
-        name: (name, "what this header holds is not followed")
+        name: (name, "this header is not analysed")
         for name in ("frag", "hbh", "dst", "mh", "srh", "exthdr", "rt type", "rt nexthdr")
     },
-    "ct label": ("label", "which labels connections have is not followed"),
+    "ct label": ("label", "labels of connections are not analysed"),
     "socket": ("socket", "it depends on the sockets of this host"),
     "osf": ("osf", "it depends on a table of fingerprints"),
-    "@": ("payload", "it reads bytes of the packet, which other fields may hold"),
+    "@": ("payload", "it reads raw bytes of the packet, which may be those of other fields"),
     "ipsec": ("ipsec", "it depends on the policies of IPsec"),
 }  # fmt: skip
 #: Ends of fields that change while a connection lasts.

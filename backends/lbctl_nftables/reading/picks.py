@@ -46,7 +46,7 @@ def condition_pick(key: Source, place: object) -> tuple[Pick, int] | None:
             return Pick(PickKind.DICE, 1 << 32), 0
         case Masked(field=Field(name=name), mask=mask) if name == _RANDOM:
             if mask & (mask + 1):
-                raise UnsupportedSyntax("bits with gaps")
+                raise UnsupportedSyntax("bits that are not adjacent")
             return Pick(PickKind.DICE, mask + 1), 0
     return None
 

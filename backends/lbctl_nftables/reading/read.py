@@ -40,7 +40,7 @@ def read(text: str, *, family: Family | None = None) -> Analysis:
     if (found := _NO_TEXT.search(text)) is not None:
         log = Log()
         place = Place(1 + text.count("\n", 0, found.start()))
-        log.refuse("input-not-text", place, "there are bytes that are no text")
+        log.refuse("input-not-text", place, "there are bytes that are not text")
         return Analysis(format=FORMAT, accept=False, findings=log.finish())
     with uncollected():
         document = read_json(text) if is_json(text) else read_text(text)

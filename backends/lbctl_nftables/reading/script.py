@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from lbctl_netfilter.log import Log
     from lbctl_rules.shell import Here, ShellCommand
 
-NO_RULE = "no rule: what a shell would do with this is not known"
+NO_RULE = "not a rule: what a shell would do with this is unknown"
 _PROGRAM = re.compile("nft")
 #: Options of nft with a value of their own.
 _VALUED = {"-f", "--file", "-D", "--define", "-I", "--includepath"}
@@ -51,20 +51,20 @@ def _handed(command: ShellCommand, log: Log) -> str:
     at = program_at(words, _PROGRAM.fullmatch)
     lost = ""
     if command.missing is not None and (at is not None or "nft" in text):
-        message = f"`{command.missing}` is set nowhere"
+        message = f"`{command.missing}` is not set anywhere"
         log.find("unexpanded-variable", command, message)
         log.cannot(command, command.missing, "what a variable stands for is not in the text")
         return ""
     if at is None:
         name = words[0].rpartition("/")[2]
         if name in HARMLESS:
-            lost = f"`{name}` is no rule"
+            lost = f"`{name}` is not a rule"
         elif command.here is None:
             lost = NO_RULE
     elif command.inside is not None:
         word, opened = command.inside
         lost = f"a rule inside `{word}` of line {opened}, which only a shell can follow"
-        log.cannot(command, word, "which rules a shell would make of it is not known")
+        log.cannot(command, word, "which rules a shell would make of it is unknown")
     else:
         arguments = without_redirections(words[at + 1 :])
         first = _first(arguments)

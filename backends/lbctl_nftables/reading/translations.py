@@ -167,10 +167,10 @@ class Translations:
         try:
             shown = host_of(host, self._family) if host is not None else ""
             if shown is None:
-                raise NoEndpoint("family-mismatch", f"{host} is no address of {self._family}")
+                raise NoEndpoint("family-mismatch", f"{host} is not an {self._family} address")
             number = self._span("dport", port)[0] if port is not None else None
         except UnsupportedSyntax as unsupported:
-            raise NoEndpoint("target", f"{unsupported} is no address or port") from unsupported
+            raise NoEndpoint("target", f"{unsupported} is neither an address nor a port") from unsupported
         if number is None:
             return shown or "local"
         if not shown:

@@ -149,23 +149,21 @@ class Checker:
     def counts(self) -> tuple[int, int]:
         """Return how many endpoints are checked, by service and family, and how many of them fail.
 
-        What fails in a family that no client can use is not counted: see `is_expected`.
+        A family that no client can use is not counted: see `is_expected`.
         """
         if self._intent is None:
             return 0, 0
         found = self._monitor.verdicts()
-        failed = [
-            (name, family)
-            for name, own in found.items()
-            for (_, family), verdict in own.items()
-            if verdict.health is Health.DOWN
-        ]
-        services = {each.name: each for each in self._intent.services} if failed else {}
+        services = {each.name: each for each in self._intent.services}
         facts = HostFacts(host=self._host)
-        failing = sum(
-            is_expected(facts, services[name], family) for name, family in failed if name in services
-        )
-        return sum(map(len, found.values())) - (len(failed) - failing), failing
+        counted = [
+            verdict.health is Health.DOWN
+            for name, own in found.items()
+            if name in services
+            for (_, family), verdict in own.items()
+            if is_expected(facts, services[name], family)
+        ]
+        return len(counted), sum(counted)
 
     def documents(self, effective: Effective | None) -> list[CheckedDocument]:
         """Return what is shown of each check."""

@@ -49,5 +49,5 @@ def _ask(path: Path, method: str, place: str, body: str | None, patience: float)
     try:
         found = json.loads(text)
     except ValueError as error:
-        raise Stale(f"the agent at {path} answers something else than JSON") from error
+        raise Stale(f"the agent at {path} did not answer with JSON") from error
     return found if isinstance(found, dict) else {}

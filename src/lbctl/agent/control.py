@@ -91,7 +91,7 @@ def group_number(name: str | None) -> int | None:
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError as error:
-        hint = "--admin-group takes one of /etc/group"
+        hint = "--admin-group takes a group of /etc/group"
         raise IntentError(f'there is no group "{name}"', hint=hint) from error
 
 

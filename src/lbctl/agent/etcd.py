@@ -197,7 +197,7 @@ class Client:
         async with exchange(self.peer, Ask(target=target, body=body, headers=self.headers)) as reply:
             found = await reply.document()
         if not isinstance(found, dict):
-            raise SourceFailed(f"{self.peer}: not an answer of etcd")
+            raise SourceFailed(f"{self.peer}: not an answer from etcd")
         return found
 
     @contextmanager
@@ -206,7 +206,7 @@ class Client:
         try:
             yield
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise SourceFailed(f"{self.peer}: not an answer of etcd: {error!r}") from error
+            raise SourceFailed(f"{self.peer}: not an answer from etcd: {error!r}") from error
 
 
 def _below(prefix: str) -> dict[str, object]:

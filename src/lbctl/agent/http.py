@@ -80,7 +80,7 @@ class RequestRefused(Exception):
         self.response = Response(body=f"{message}\n".encode(), status=status, headers=headers or {})
 
 
-_FAULT = RequestRefused(HTTPStatus.INTERNAL_SERVER_ERROR, "a fault of lbctl: its log has more")
+_FAULT = RequestRefused(HTTPStatus.INTERNAL_SERVER_ERROR, "an internal error of lbctl: see its log")
 
 
 class Server:

@@ -196,7 +196,9 @@ class Follower:
             return
         self._figures.repairs += 1
         self._repaired = self._host.clock()
-        self._journal.say("The kernel's rules were changed from outside, and are repaired.", Priority.WARNING)
+        self._journal.say(
+            "Another program changed lbctl's rules in the kernel; they are repaired.", Priority.WARNING
+        )
         if self._truce.repaired(self._host.clock()):
             pause = f"{self._truce.pause:.0f} s"
             text = f"another program keeps changing lbctl's rules: the next repair is in {pause}"

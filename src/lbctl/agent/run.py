@@ -66,7 +66,7 @@ def run(host: Host, options: Options) -> None:
             # A command that asks whether an agent runs holds it for a moment.
             stack.enter_context(host.lock(f"{options.owner}.agent", patience=1.0))
         except Stale as error:
-            hint = "lbctl status shows since when; systemctl stop lbctl-agent ends that of the unit"
+            hint = "lbctl status shows since when; systemctl stop lbctl-agent stops the one that systemd runs"
             raise Stale(f'an agent of owner "{options.owner}" runs already', hint=hint) from error
         sockets = [stack.enter_context(_bound(address, port)) for address, port in options.listen]
         place = host.socket_path(options.owner)

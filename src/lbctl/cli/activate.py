@@ -27,8 +27,8 @@ def activate(
 ) -> None:
     """End lbctl drain for endpoints.
 
-    They are again as the intent file says. Starts from what was applied last. A drain that the intent
-    file asks for stays, and so does a weight that was set by command.
+    They return to what the applied intent says. A drain in the intent file (state = "drain") stays, and so
+    does a weight that was set by command.
     """
     from lbctl import engine
     from lbctl.cli import operator

@@ -15,8 +15,14 @@ from lbctl.errors import IntentError, NoBackend
 agent = typer.Typer(
     cls=Group,
     invoke_without_command=True,
+    subcommand_metavar="[COMMAND]",
     rich_markup_mode=None,
-    help="Check endpoints, repair the rules, serve metrics.",
+    help=(
+        "Check endpoints, repair the rules, serve metrics.\n\n"
+        "Runs in the foreground until SIGTERM, e.g. as lbctl-agent.service. It follows the intent that was "
+        "applied last; if nothing was applied yet, it applies the intent file. An endpoint that fails its "
+        "check gets no new connections until it passes again. When the agent ends, the rules stay."
+    ),
 )
 _DEFAULT_LISTEN = "127.0.0.1"
 #: Seconds.
@@ -37,18 +43,22 @@ def run(
     ] = None,
     listen_name: Annotated[
         list[str] | None,
-        typer.Option("--listen-name", metavar="NAME", help="A host name that browsers may use for the page."),
+        typer.Option(
+            "--listen-name", metavar="NAME", help="A host name by which browsers may open the page."
+        ),
     ] = None,
     admin_group: Annotated[
         str | None,
         typer.Option(
-            "--admin-group", metavar="GROUP", help="Its members may use the socket, in addition to root."
+            "--admin-group",
+            metavar="GROUP",
+            help="Members of this group may use the agent's socket, besides root.",
         ),
     ] = None,
     replay: Annotated[
         Path | None,
         typer.Option(
-            "--replay", metavar="LOG", help="Print the shares that a log of events leads to, and end."
+            "--replay", metavar="LOG", help="Print the shares that result from a log of events, and exit."
         ),
     ] = None,
     backend: BackendName = "auto",
@@ -99,12 +109,19 @@ def run(
 @agent.command(cls=Command)
 def pause(
     duration: Annotated[
-        float, typer.Option("--for", parser=seconds, metavar="TIME", help="Resume after this time, e.g. 10m.")
+        float,
+        typer.Option(
+            "--for",
+            parser=seconds,
+            metavar="TIME",
+            help="Resume after TIME (default: 10m).",
+            show_default=False,
+        ),
     ] = 600.0,
     owner: Owner = None,
     config: Config = None,
 ) -> None:
-    """Have the running agent leave the kernel as it is for a while."""
+    """Stop the running agent from changing the kernel for some time."""
     from lbctl.cli.output import say
 
     if not 1 <= duration <= _LONGEST_PAUSE:
@@ -118,7 +135,7 @@ def resume(
     owner: Owner = None,
     config: Config = None,
 ) -> None:
-    """End a pause."""
+    """End a pause of the running agent."""
     from lbctl.cli.output import say
 
     _ask(owner, config, "/resume", {})

@@ -14,8 +14,8 @@ def backends(
 ) -> None:
     """Show each backend, what it offers, and which one is chosen.
 
-    Read-only: loads no kernel module and needs no privilege, but without it no rules are counted. Exits
-    with 3 if none is usable.
+    Read-only: loads no kernel module. Needs no privilege, but without CAP_NET_ADMIN rules are not counted.
+    Exits with 3 if no backend is usable.
     """
     from lbctl import spi
     from lbctl.cli.context import open_host

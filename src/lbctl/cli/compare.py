@@ -48,9 +48,9 @@ def compare(
 ) -> None:
     """Compare the exact shares of two sets of rules.
 
-    Reads nft, iptables-save and scripts of commands, and this host's own rules. An intent file stands for
-    the rules of --backend; by default, of the backend of the other side. Exits with 0 if all shares are
-    equal, else with 1.
+    Reads nft, iptables-save, scripts of commands, and the rules in the kernel. An intent file stands for the
+    rules that --backend makes of it; by default the backend of the other side. Exits with 0 if all shares
+    are equal, else with 1.
     """
     from lbctl.cli.context import open_host
     from lbctl.cli.output import Style, print_json

@@ -42,7 +42,7 @@ def await_end(session: Session, tried: Trial, done: str, seconds: float) -> Tria
     except KeyboardInterrupt:
         left = ceil(tried.left(session.host))
         raise KeyboardInterrupt(
-            f"the trial goes on for {left} s: lbctl confirm keeps the change, lbctl rollback reverts it now"
+            f"the trial continues for {left} s: lbctl confirm keeps the change, lbctl rollback reverts it now"
         ) from None
     finally:
         if line is not None:

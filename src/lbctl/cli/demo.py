@@ -35,14 +35,20 @@ _REACTION, _ENDLESS = 30.0, 1_000_000
 def demo(
     connections: Annotated[
         int,
-        typer.Option("--connections", metavar="NUMBER", min=1, max=1_000_000, help="How many, to each port."),
+        typer.Option(
+            "--connections",
+            metavar="NUMBER",
+            min=1,
+            max=1_000_000,
+            help="Number of connections to each port.",
+        ),
     ] = 3000,
     agent: Annotated[
         bool, typer.Option("--agent", help="Kill and restart a process while the agent checks it.")
     ] = False,
     fleet: Annotated[
         bool,
-        typer.Option("--fleet", help="Show three balancers that follow one intent in etcd, and keep them."),
+        typer.Option("--fleet", help="Show three balancers that follow one intent in etcd, until Ctrl-C."),
     ] = False,
     color: Colors = Color.AUTO,
 ) -> None:
@@ -50,11 +56,11 @@ def demo(
 
     Changes nothing outside its own network namespaces, and leaves nothing behind. Without root it
     runs the nftables half in a user namespace. Exits with 1 if a backend does not balance as planned, and
-    says which and what was seen.
+    reports which one and what it measured.
 
-    With --agent, a process is killed and started again under load: the agent takes it out of rotation and
-    back in, and no connection may fail once it has noticed. With --fleet, as root and with the program
-    etcd, hosts with etcd are shown, until Ctrl-C on a terminal.
+    With --agent, a process is killed and restarted under load: the agent takes it out of rotation and puts
+    it back, and no connection fails once the agent has detected the failure. With --fleet, which needs root
+    and the program etcd, three balancers follow one intent in etcd, on a terminal until Ctrl-C.
     """
     from lbctl.cli.context import open_host
     from lbctl.cli.output import Style, say, say_styled

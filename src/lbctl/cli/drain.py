@@ -40,9 +40,9 @@ def drain(
 ) -> None:
     """Take endpoints out of rotation.
 
-    They get no new connections; established ones live on. Lasts until lbctl activate, through applies,
-    rollbacks and restarts of the host. Starts from what was applied last. Asks only if no endpoint is
-    left, or if the kernel rules were changed by something else.
+    They get no new connections; established ones continue. Lasts until lbctl activate, through applies,
+    rollbacks and restarts of the host. Starts from what was applied last. Asks only if no endpoint that
+    works is left, or if another program changed the rules in the kernel.
     """
     from lbctl import engine
     from lbctl.cli import operator

@@ -99,7 +99,7 @@ def _bug(error: BaseException) -> int:
     from lbctl.model import inert
 
     what = inert(f"{type(error).__name__}: {error}".rstrip(": "))
-    message = f"this is a bug of lbctl, or this host is out of resources: {what}"
+    message = f"this is a bug in lbctl, or this host is out of resources: {what}"
     hint = "please report it with the command and what LBCTL_DEBUG=1 shows"
     print(f"lbctl: {message}; {hint}", file=sys.stderr)
     _document("bug", EX_SOFTWARE, message, hint)

@@ -44,12 +44,12 @@ EXIT_CODES = (
     ExitCode("8", "trial not confirmed, reverted", "a trial was not confirmed and was reverted"),
     ExitCode(
         "70",
-        "a bug of lbctl",
-        "a bug of lbctl, or a host out of memory or file descriptors: one line; `LBCTL_DEBUG=1` shows the "
+        "a bug in lbctl",
+        "a bug in lbctl, or a host out of memory or file descriptors: one line; `LBCTL_DEBUG=1` shows the "
         "traceback",
     ),
     ExitCode("74", "output not written", "the output could not be written"),
-    ExitCode("any", "", "`register`: that of its program"),
+    ExitCode("any", "", "`register`: the exit code of its program"),
     ExitCode("130", "interrupted", "interrupted by Ctrl-C; `status --watch` ends with 0"),
 )
 

@@ -85,9 +85,9 @@ def explain(
 ) -> None:
     """Trace a new connection through the rules to its endpoint.
 
-    Shows the probability of each endpoint; for a client and a hash of addresses, its endpoint. Rules may
-    match more than the listener: conditions on what is unknown of the connection are listed. Read-only. An
-    intent file stands for the rules of --backend.
+    Shows the probability of each endpoint; with --client and a hash, the client's endpoint. Rules may
+    match on more than the listener: conditions on fields that no option gives are listed. Read-only. An
+    intent file stands for the rules that --backend makes of it.
     """
     from lbctl.cli.context import open_host
     from lbctl.cli.output import Style, print_json, say
@@ -109,7 +109,9 @@ def explain(
         print_json(explanation(connection, ways))
     else:
         known = "that is understood " if any(each.unsupported for each in readings.values()) else ""
-        texts = [_text(way, connection, Style(color)) for way in ways] or [f"no rule {known}balances it"]
+        texts = [_text(way, connection, Style(color)) for way in ways] or [
+            f"no rule {known}balances {listener}"
+        ]
         print("\n\n".join(texts))
     for name, reading in readings.items() if not ways else ():
         for line in _unknown(name, reading):

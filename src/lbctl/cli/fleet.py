@@ -23,19 +23,22 @@ _PUBLISHED = re.compile(r"etcd:/{1,3}(?:lbctl/intent/)?(?P<name>.*)")
 
 ForFleet = Annotated[
     bool,
-    typer.Option("--fleet", help="Do it to the published intent, for all hosts that follow it."),
+    typer.Option("--fleet", help="Change the published intent, for all hosts that follow it."),
 ]
 Sign = Annotated[
     Path | None,
     typer.Option(
         "--sign",
         metavar="KEY",
-        help="Sign what is published with this key of OpenSSH.",
+        help="Sign the publication with this OpenSSH private key.",
         show_default=False,
     ),
 ]
 Message = Annotated[
-    str, typer.Option("--message", "-m", metavar="TEXT", help="Why, in a line.", show_default=False)
+    str,
+    typer.Option(
+        "--message", "-m", metavar="TEXT", help="Reason for the change, one line.", show_default=False
+    ),
 ]
 
 

@@ -29,7 +29,7 @@ def history(
     ] = False,
     health: Annotated[
         bool,
-        typer.Option("--health", help="Print how checks and operators changed shares, as the agent noted."),
+        typer.Option("--health", help="Print how checks and operators changed shares, from the agent's log."),
     ] = False,
     config: Config = None,
     owner: Owner = None,

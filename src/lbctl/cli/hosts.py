@@ -22,10 +22,10 @@ _PAINT = {"in-sync": "green", "canary": "cyan", "behind": "yellow", "problem": "
 
 
 def hosts(
-    watch: Annotated[bool, typer.Option("--watch", help="Show it anew each second until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until Ctrl-C.")] = False,
     forget: Annotated[
         list[str] | None,
-        typer.Option("--forget", metavar="HOST", help="No longer list a host that is gone for good."),
+        typer.Option("--forget", metavar="HOST", help="Remove a decommissioned host from the list."),
     ] = None,
     config: Config = None,
     output: Output = Format.TEXT,
@@ -163,7 +163,7 @@ def lines(fleet: Fleet, style: Style) -> Iterator[str]:
 
 def _cells(report: HostReport | None) -> tuple[str, str, str, str]:
     if report is None:
-        return "-", "-", "-", "its agent reports no longer"
+        return "-", "-", "-", "its agent no longer reports"
     up, down = (sum(getattr(each, key) for each in report.services) for key in ("up", "down"))
     unknown = sum(each.unknown for each in report.services)
     checks = f"{up} up, {down} down" + (f", {unknown} unknown" if unknown else "") if report.services else "-"

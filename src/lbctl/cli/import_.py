@@ -45,10 +45,11 @@ def import_(
 ) -> None:
     """Turn existing balancing rules into an intent file.
 
-    Reports exactly what they do. Reads iptables-save, scripts of iptables commands and nft; also such rules
-    in systemd units, wg-quick files, /etc/network/interfaces, firewalld's direct rules and OpenWrt's nftables
-    fragments. Nothing in a text is run or looked up. Exits with 1 if a service that balances is not in
-    the intent, with 2 if the text cannot be trusted as a rule set.
+    Prints the intent file to stdout and reports problems on stderr. Reads iptables-save, nft, and scripts of
+    iptables or nft commands; also such rules in systemd units, wg-quick files, /etc/network/interfaces,
+    firewalld's direct rules and OpenWrt's nftables fragments. Nothing in a text is run or looked up. Exits
+    with 1 if a service that balances is not in the intent, with 2 if the text cannot be trusted as a rule
+    set.
     """
     from lbctl.cli.context import open_host
     from lbctl.cli.output import Style, print_json

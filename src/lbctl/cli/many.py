@@ -29,7 +29,7 @@ _MEANINGS = {
     0: "done",
     1: "differences",
     2: "invalid input",
-    3: "no backend or no way there",
+    3: "no usable backend, or no connection",
     4: "no permission",
     5: "failed, unchanged",
     6: "failed, state unknown",
@@ -68,7 +68,10 @@ def _table(config: Path | None, *, needed: bool) -> Mapping[str, str]:
             raise
         return {}  # the command itself reports what is wrong with it, if it needs it
     if needed and not found:
-        raise WrongUsage("--host all: there is no table [hosts]", hint='lb1 = "admin@lb1.example.net" in it')
+        raise WrongUsage(
+            "--host all: the intent file has no table [hosts]",
+            hint='write a table [hosts] with lines like lb1 = "admin@lb1.example.net"',
+        )
     return found
 
 

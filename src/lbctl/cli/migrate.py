@@ -38,19 +38,22 @@ From = Annotated[
     typer.Option(
         "--from",
         metavar="STORE",
-        help="Store to migrate from, as lbctl backends lists them (default: where the rules are).",
+        help="Store to migrate from, as lbctl backends lists them (default: the one with the rules).",
         autocompletion=complete_store,
         show_default=False,
     ),
 ]
 PlanOnly = Annotated[bool, typer.Option("--plan", help="Print the migration plan and exit.")]
 Rules = Annotated[
-    bool, typer.Option("--rules", help="Show the rules: a diff, and scripts for a host without lbctl.")
+    bool, typer.Option("--rules", help="Show the rules too: a diff, and scripts for a host without lbctl.")
 ]
 Scripts = Annotated[
     Path | None,
     typer.Option(
-        "--scripts", metavar="DIR", help="Write these scripts to files in a directory.", show_default=False
+        "--scripts",
+        metavar="DIR",
+        help="Write the scripts of --rules to files in this directory.",
+        show_default=False,
     ),
 ]
 Exclude = Annotated[
@@ -91,7 +94,7 @@ def migrate(
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
-    """Move services between nftables and iptables without loss.
+    """Migrate services between nftables and iptables without loss.
 
     Shows the rules to remove and to add, asks, adds and verifies the new rules, then removes the old ones. No
     connection is lost; if a step fails, the state before is restored.

@@ -13,12 +13,13 @@ from lbctl.cli.complete import complete_endpoint
 from lbctl.errors import IntentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from lbctl.cli.context import Context
     from lbctl.cli.options import Color
     from lbctl.documents.change import OperationDocument
     from lbctl.engine import Operated, Operation, Session
+    from lbctl.model import Family
 
 #: Seconds that these commands wait for another lbctl: a repair by a timer holds the lock for a moment.
 _PATIENCE = 10.0
@@ -73,8 +74,12 @@ def carry_out(operation: Operation, *, yes: bool, data: bool, color: Color) -> b
     if operation.drifted:
         say("The kernel differs from what was applied last: this restores that too.")
     for service, families in operation.emptied.items():
-        names = " and ".join(_FAMILIES[family] for family in families)
-        say(f"Warning: no endpoint of {service} is left for new {names} connections.")
+        say(f"Warning: no endpoint of {service} is left for new {_named(families)} connections.")
+    for service, families in operation.failed.items():
+        say(
+            f"Warning: only endpoints of {service} that fail their checks are left for new "
+            f"{_named(families)} connections."
+        )
     if asking and not confirmed("Do this?", yes=yes):
         return False
     if operation.changed:
@@ -83,6 +88,10 @@ def carry_out(operation: Operation, *, yes: bool, data: bool, color: Color) -> b
         for note in notes:
             say(note)
     return True
+
+
+def _named(families: Iterable[Family]) -> str:
+    return " and ".join(_FAMILIES[family] for family in families)
 
 
 def document(operation: Operation, *, applied: bool, established: int | None = None) -> OperationDocument:

@@ -47,7 +47,7 @@ def change(make: Callable[[Publisher, Current], Coroutine[None, None, Publicatio
     elif outcome.changed:
         say("Nothing was published.")
     else:
-        say("Nothing to publish: it is what is published.")
+        say("Nothing to publish: the published intent is the same.")
     if outcome.changed and not outcome.published:
         raise typer.Exit(1)
 

@@ -24,14 +24,16 @@ def publish(
     ],
     canary: Annotated[
         list[str] | None,
-        typer.Option(
-            "--canary", metavar="HOST", help="Have this host follow it first; repeat it for more hosts."
-        ),
+        typer.Option("--canary", metavar="HOST", help="Host that follows it first (repeatable)."),
     ] = None,
     duration: Annotated[
         float,
         typer.Option(
-            "--for", parser=seconds, metavar="TIME", help="Time that canaries have to be well, e.g. 60s."
+            "--for",
+            parser=seconds,
+            metavar="TIME",
+            help="How long canaries must be healthy (default: 60s).",
+            show_default=False,
         ),
     ] = 60.0,
     message: Message = "",
@@ -42,9 +44,10 @@ def publish(
 ) -> None:
     """Publish an intent that all hosts of a fleet follow.
 
-    It is checked, and shown against what is published now. The [etcd] table of the local intent file says
-    where etcd is; its [follow] table, or --config etcd://NAME, which intent is meant. With --canary, all
-    other hosts follow only if these are in sync and well for a while; else they go back, with exit code 1.
+    Validates it, shows what differs from the published intent, and asks. The [etcd] table of the local
+    intent file says where etcd is; its [follow] table, or --config etcd://NAME, names the intent. With
+    --canary, these hosts follow it first. The others follow if the canaries are in sync and healthy for the
+    time of --for; otherwise the canaries return to the current intent, and the exit code is 1.
     """
     from lbctl.cli.publication import Publishing, change
     from lbctl.config import load

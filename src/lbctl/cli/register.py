@@ -13,7 +13,7 @@ from lbctl.errors import ApplyFailed, IntentError
 def register(
     service: Annotated[
         str,
-        typer.Argument(metavar="SERVICE", help="The service, a part of the key.", show_default=False),
+        typer.Argument(metavar="SERVICE", help="Name of the service, part of the key.", show_default=False),
     ],
     address: Annotated[
         str,
@@ -21,11 +21,13 @@ def register(
     ],
     command: Annotated[
         list[str] | None,
-        typer.Argument(metavar="COMMAND...", help="The program that serves there.", show_default=False),
+        typer.Argument(metavar="COMMAND", help="The program that serves at ADDRESS.", show_default=False),
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option("--name", metavar="NAME", help="Name of the endpoint.", show_default="its address"),
+        typer.Option(
+            "--name", metavar="NAME", help="Name of the endpoint (default: its address).", show_default=False
+        ),
     ] = None,
     weight: Annotated[int, typer.Option("--weight", metavar="NUMBER", help="Weight of the endpoint.")] = 1,
     prefix: Annotated[
@@ -34,16 +36,20 @@ def register(
     drain: Annotated[
         float,
         typer.Option(
-            "--drain", parser=seconds, metavar="TIME", help="Drain it for so long before COMMAND is ended."
+            "--drain",
+            parser=seconds,
+            metavar="TIME",
+            help="How long to drain the endpoint before COMMAND is ended (default: 5s).",
+            show_default=False,
         ),
     ] = 5.0,
     config: Config = None,
 ) -> None:
     """Keep an endpoint registered in etcd while a program runs.
 
-    Services whose source is etcd and whose name is the key /services/SERVICE find it there. SIGTERM and
-    Ctrl-C drain the endpoint first, then end COMMAND; the exit code is that of COMMAND. Without COMMAND it
-    is registered until then. If this host is lost, the endpoint is gone after 10 seconds.
+    Services that discover endpoints in etcd below /services/SERVICE/ get it from there. SIGTERM and Ctrl-C
+    drain the endpoint, then end COMMAND; the exit code is that of COMMAND. Without COMMAND, the endpoint is
+    registered until SIGTERM or Ctrl-C. If this host is lost, the endpoint is removed after 10 seconds.
     """
     import asyncio
 

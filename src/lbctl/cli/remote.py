@@ -19,7 +19,7 @@ Hosts = Annotated[
         "--host",
         metavar="DEST",
         help="Work on another host over ssh: [USER@]HOST[:PORT], a name of the table [hosts], or all of that "
-        "table (repeatable). Nothing but sh is needed there.",
+        "table (repeatable). That host needs only sh, and nft or iptables.",
         show_default=False,
     ),
 ]
@@ -30,12 +30,12 @@ Parallel = Annotated[
         metavar="N",
         min=1,
         max=_MOST_AT_ONCE,
-        help="With several hosts, work on so many at once.",
+        help="With several hosts, work on up to N at the same time.",
     ),
 ]
 KeepGoing = Annotated[
     bool,
-    typer.Option("--keep-going", help="With several hosts, go on with the others after one has failed."),
+    typer.Option("--keep-going", help="With several hosts, continue after one has failed."),
 ]
 _OPTIONS = {"host": (Hosts, None), "parallel": (Parallel, 1), "keep_going": (KeepGoing, False)}
 
@@ -50,9 +50,7 @@ def on_hosts(command: Callable[..., None]) -> Callable[..., None]:
         if not host and (parallel > 1 or keep_going):
             from lbctl.errors import WrongUsage
 
-            raise WrongUsage(
-                "--parallel and --keep-going are about several hosts", hint="name them by --host"
-            )
+            raise WrongUsage("--parallel and --keep-going need several hosts", hint="name each with --host")
         if not host:
             command(**words)
             return

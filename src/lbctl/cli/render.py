@@ -26,14 +26,14 @@ Target = Annotated[
     typer.Option(
         "--for",
         metavar="TOOL=VERSION",
-        help="Write for another host, by the tool that it has: nft=0.9.8, iptables=1.4.21 (legacy), "
+        help="Write for another host, named by its tool: nft=0.9.8, iptables=1.4.21 (legacy), "
         "iptables-nft=1.8.2. This host is not examined.",
         show_default=False,
     ),
 ]
 OneFamily = Annotated[
     FamilyName | None,
-    typer.Option("--family", help="Only the rules of one family.", show_default=False),
+    typer.Option("--family", help="Print the rules of one address family only.", show_default=False),
 ]
 Remove = Annotated[bool, typer.Option("--remove", help="Print what removes these rules.")]
 Networks = Annotated[
@@ -76,9 +76,9 @@ def render(
 ) -> None:
     """Print the rules that apply would load.
 
-    The text is for nft -f or iptables-restore --noflush. A host without lbctl can load it: a text for nft as
-    often as wanted, one for iptables once, until it is removed by what --remove prints. Needs no privilege
-    and reads nothing from the kernel's rules.
+    Load the text with nft -f or iptables-restore --noflush, also on a host without lbctl. Rules for nft can
+    be loaded again; rules for iptables only after loading what --remove prints. Needs no privilege, and does
+    not read the rules in the kernel.
     """
     from lbctl import engine
     from lbctl.cli.context import open_host

@@ -41,8 +41,8 @@ def rollback(
     """Return to the state before the last apply.
 
     Repeat it to go further back. The intent of that state is applied like any other: what does not differ is
-    not touched. Drains and weights that were set by command stay. With --fleet, publish the intent before the
-    one that is published.
+    not touched. Drains and weights that were set by command stay. With --fleet, publish the intent that was
+    published before the current one.
     """
     from lbctl import engine
     from lbctl.cli.context import open_host
@@ -116,7 +116,7 @@ def _mention_decisions(host: Host, owner: str) -> None:
 
     if decided := decisions(host, owner):
         say(
-            f"Drains and weights by command are no part of the history, and stay: {decided}. lbctl activate "
+            f"Drains and weights by command are not part of the history, and stay: {decided}. lbctl activate "
             "ends a drain, lbctl weight SERVICE/ENDPOINT --reset a weight."
         )
 

@@ -15,7 +15,7 @@ def schema(
         typer.Option(
             "--of",
             metavar="NAME",
-            help="Print the schema of what a command prints with --output json, e.g. plan; or of error.",
+            help="Document whose schema to print: a command with --output json, e.g. plan; or error.",
             autocompletion=complete_document,
             show_default=False,
         ),

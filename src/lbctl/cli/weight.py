@@ -43,8 +43,8 @@ def weight(
 ) -> None:
     """Set the weight of an endpoint.
 
-    It is used instead of the one in the intent file until --reset, through applies, rollbacks and
-    restarts of the host. Starts from what was applied last.
+    It overrides the weight in the intent file until --reset, through applies, rollbacks and restarts of the
+    host. Starts from what was applied last.
     """
     from lbctl import engine
     from lbctl.cli import operator

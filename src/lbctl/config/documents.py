@@ -48,16 +48,21 @@ _LONG_KEY = (
 _LONG_KEY_MATTERS = 4096
 
 _JSON_HINT = "JSON needs double quotes, commas between the parts, and no comments"
+_LINE_HINT = "a line is `key = value`, `[[service]]` or a # comment"
 _TOML_HINTS = (
     ("Cannot overwrite a value", "a key may be given only once in a table"),
     ("twice", "a table may be opened only once; several services are each opened with [[service]]"),
     ("Duplicate inline table key", "a key may be given only once in a table"),
-    ("Expected '=' after a key", "a line is `key = value`, `[[service]]` or a # comment"),
-    ("Invalid value", "texts are in double quotes, truth is written true or false, hex starts with 0x"),
+    ("Expected '=' after a key", _LINE_HINT),
+    ("Invalid statement", _LINE_HINT),
+    (
+        "Invalid value",
+        "strings are in double quotes, booleans are true or false, hexadecimal numbers start with 0x",
+    ),
     ("Unclosed array", "a list ends with ]"),
-    ("Unterminated string", "a text ends with the quote that it began with"),
-    ("Illegal character", "a text ends on its line, with the quote that it began with"),
-    ("Expected newline", "one key a line; a value that is a text is in double quotes"),
+    ("Unterminated string", "a string ends with the quote that it began with"),
+    ("Illegal character", "a string ends on its line, with the quote that it began with"),
+    ("Expected newline", "one key per line; a string is in double quotes"),
     ("table declaration", "a table is opened with [name]"),
     ("array declaration", "a service is opened with [[service]]"),
 )

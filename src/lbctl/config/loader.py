@@ -125,12 +125,12 @@ _DSR_OBSTACLES: Mapping[DsrObstacle, tuple[str, str, str]] = {
     ),
     DsrObstacle.AFFINITY: (
         "affinity",
-        "direct server return keeps no clients",
+        "direct server return has no affinity",
         'leave it out; `scheduler = "source-hash"` leads a client to one endpoint',
     ),
     DsrObstacle.SCHEDULER: (
         "scheduler",
-        "with direct server return this host tracks no connections, of which some endpoint has the least",
+        "with direct server return this host tracks no connections, and cannot count them",
         'write "round-robin", "random", "source-hash" or "maglev"',
     ),
     DsrObstacle.INTERFACE_PATTERN: (
@@ -176,7 +176,8 @@ def find(config: Path | None, environ: Mapping[str, str], cwd: Path, etc: Path =
         return found
     raise NoIntentFile(
         f"no intent file: neither ./lbctl.toml nor {name_of(etc / 'lbctl.toml')} is there",
-        hint="write one with `lbctl init`, or name one with --config FILE or $LBCTL_CONFIG",
+        hint="write one with `lbctl init`, or with `lbctl import` from existing rules; "
+        "or name one with --config FILE",
     )
 
 

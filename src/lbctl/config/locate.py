@@ -235,7 +235,9 @@ def scan_json(text: str) -> Map:
             if word is None:
                 return found
             if word.lstrip("-") in {"NaN", "Infinity"}:
-                found.mistakes.append((line, f"not valid JSON: {word} is no number", "write a whole number"))
+                found.mistakes.append(
+                    (line, f"not valid JSON: {word} is not a number", "write a whole number")
+                )
         cursor.close(stack, _JSON_BLANK)
         if not stack:
             return found

@@ -134,7 +134,7 @@ class EndpointTable(TableModel):
     )
     state: StateText = Field(
         default=State.ACTIVE,
-        description="active: takes new connections. drain: takes no new ones, established ones live on. "
+        description="active: takes new connections. drain: takes no new ones, established ones continue. "
         "backup: takes new ones when no endpoint is active.",
     )
     mac: MacText = Field(

@@ -456,7 +456,7 @@ def _v4_fault(text: str) -> str:
         return f"{len(parts)} numbers, not 4"
     for part in parts:
         if not (part.isascii() and part.isdecimal()):
-            return f"{show(part)} is no number"
+            return f"{show(part)} is not a number"
         if int(part) > 255:
             return f"{part} is above 255"
     return "a number with leading zeros"

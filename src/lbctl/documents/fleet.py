@@ -57,9 +57,9 @@ class ServiceHealthDocument(TypedDict):
 
 
 class HostDocument(TypedDict):
-    """A host. `state` is `silent` if its agent reports no longer: then all else is null or empty.
+    """A host. `state` is `silent` if its agent no longer reports: then all else is null or empty.
 
-    Else it is the first that holds of `refused`, `diverged` (something else was applied on it),
+    Else it is the first that holds of `refused`, `diverged` (another intent was applied on it),
     `out-of-sync`, `behind`, `problem`, `canary`, `in-sync`. `tables` has digests of the tables that have to
     be equal on all hosts.
     """

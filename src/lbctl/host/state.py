@@ -174,7 +174,7 @@ class StateDir:
             if not stat.S_ISLNK(found.st_mode):
                 raise
             raise PermissionDenied(
-                f"{self.path} is a link, and the state of lbctl is not kept behind one",
+                f"{self.path} is a symbolic link, and lbctl does not keep its state behind one",
                 hint="remove it, or have LBCTL_STATE_DIR name another directory",
             ) from None
 

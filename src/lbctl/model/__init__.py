@@ -78,6 +78,7 @@ with imported_on_use(globals()):
         Reason as Reason,
         effective as effective,
         emptied as emptied,
+        left_to_failed as left_to_failed,
         time_of as time_of,
     )
     from lbctl.model.follow import (

@@ -580,3 +580,24 @@ def emptied(before: Intent, after: Intent) -> dict[str, tuple[Family, ...]]:
             if lost:
                 found[service.name] = lost
     return found
+
+
+def left_to_failed(before: Effective, after: Effective) -> dict[str, tuple[Family, ...]]:
+    """Return service → the families that only endpoints which checks found down serve in `after`.
+
+    Families in which that is so in `before` too are left out.
+    """
+    had = _kept_by_all_down(before)
+    found: dict[str, tuple[Family, ...]] = {}
+    for service, family in _kept_by_all_down(after) - had:
+        found[service] = tuple(sorted((*found.get(service, ()), family)))
+    return found
+
+
+def _kept_by_all_down(effective: Effective) -> set[tuple[str, Family]]:
+    return {
+        (service, each.family)
+        for (service, _), reason in effective.reasons.items()
+        for each in reason.checked
+        if each.kept is KeptBy.ALL_DOWN
+    }

@@ -29,7 +29,7 @@ def backends() -> tuple[Backend, ...]:
             ) from error
         if not isinstance(backend, Backend):
             raise NoBackend(
-                f'backend "{entry.name}" ({entry.value}) is no lbctl backend',
+                f'backend "{entry.name}" ({entry.value}) is not an lbctl backend',
                 hint="see lbctl.spi.Backend for what a backend must offer",
             )
         found.append(backend)

@@ -125,7 +125,8 @@ def _options(
     found = exact or [(candidate, each) for candidate, each in options if each.store == driver]
     if not found:
         names = ", ".join(dict.fromkeys(each.name for _, each in options))
-        raise IntentError(f'there is no driver "{driver}" for backend {backend}', hint=f"one of {names}")
+        whose = "" if backend == AUTO else f" for backend {backend}"
+        raise IntentError(f'there is no driver "{driver}"{whose}', hint=f"one of {names}")
     return found
 
 

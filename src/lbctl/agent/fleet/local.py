@@ -71,7 +71,7 @@ def resolve(host: Host, local: Intent) -> tuple[Accepted, str | None]:
     except (SourceFailed, OSError, TimeoutError) as error:
         trouble = f"etcd: {error or 'no answer in time'}"
         if last is None:
-            raise Unreachable(trouble, hint="nothing was accepted from etcd so far") from error
+            raise Unreachable(trouble, hint="no publication was accepted from etcd yet") from error
         text = last.text
     floor = 0 if last is None else last.floor
     try:

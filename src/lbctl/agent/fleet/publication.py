@@ -134,7 +134,7 @@ def read(text: str) -> Sealed:
         raise Damaged(f"longer than {MAX_TEXT} characters")
     outer = read_record(text, _OUTER)
     if outer["format_version"] != VERSION:
-        raise Damaged(f"format_version {outer['format_version']} is of another lbctl")
+        raise Damaged(f"format_version {outer['format_version']} is from another version of lbctl")
     fields = read_record(outer["body"], _BODY)
     try:
         publication = Publication(

@@ -89,7 +89,7 @@ class Publisher:
             more = f"; and {len(reasons) - _FEW} more" if len(reasons) > _FEW else ""
             raise IntentError(
                 "this intent cannot be published: " + "; ".join(reasons[:_FEW]) + more,
-                hint="keep in files of the hosts what only they may decide",
+                hint="put what each host decides for itself into the host's own intent file",
             )
         kept = current.publication.overrides if current.publication is not None else ()
         ends = {(service.name, each.name) for service in intent.services for each in service.endpoints}

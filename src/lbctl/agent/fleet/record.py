@@ -36,7 +36,7 @@ def read(host: Host, owner: str, name: str) -> Last | None:
         return None
     found = read_record(text, _SHAPE, f"the record of the intent that is followed, {_name(owner)},")
     if found.pop("format_version") != VERSION:
-        raise Damaged(f"{_name(owner)} is of another lbctl")
+        raise Damaged(f"{_name(owner)} is from another version of lbctl")
     return Last(**found) if found["name"] == name else None
 
 

@@ -91,7 +91,7 @@ def read(text: str, host: str) -> HostReport:
         raise Damaged(f"longer than {MAX_TEXT} characters")
     found = read_record(text, _SHAPE)
     if found.pop("format_version") != VERSION:
-        raise Damaged("format_version: of another lbctl")
+        raise Damaged("format_version: from another version of lbctl")
     if found["host"] != host:
         raise Damaged(f"host: it is the report of {found['host']!a}")
     check_report_name(host)
@@ -120,7 +120,7 @@ def stand(revision: int, before: HostReport, now: HostReport | None) -> tuple[St
     it, or where more endpoints of a service fail than before, or none of a service passes.
     """
     if now is None:
-        return Stand.BAD, "its agent reports no longer"
+        return Stand.BAD, "its agent no longer reports"
     if now.refused is not None and now.newest == revision:
         return Stand.BAD, now.refused
     if now.revision != revision:
@@ -128,7 +128,7 @@ def stand(revision: int, before: HostReport, now: HostReport | None) -> tuple[St
     if problems := [text for text in now.problems if text not in before.problems]:
         return Stand.BAD, problems[0]
     if not now.follows:
-        return Stand.BAD, "something else was applied on it"
+        return Stand.BAD, "another intent was applied on it"
     old = {each.name: each for each in before.services}
     for each in now.services:
         was = old.get(each.name)

@@ -59,7 +59,7 @@ def verify(host: Host, body: str, signature: str | None, signers: str) -> str:
             argv = [keygen, "-Y", "verify", *common, "-I", principal]
             if not host.run(argv, stdin=body).code:
                 return principal
-    raise NotSigned(f"its signature is of no signer in {signers}")
+    raise NotSigned(f"its signature is not by a signer of {signers}")
 
 
 def _keygen(host: Host) -> str:

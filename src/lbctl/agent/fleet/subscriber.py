@@ -178,9 +178,7 @@ class Subscriber:
             self._refused = text
             return None
         except LbctlError as error:
-            self._trouble(
-                "fleet", f"the published intent is not carried out: {error.message}", Priority.ERROR
-            )
+            self._trouble("fleet", f"the published intent is not applied: {error.message}", Priority.ERROR)
             self.changed()
             return 1.0
         if not isinstance(accepted, Accepted):

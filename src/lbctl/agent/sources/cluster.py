@@ -102,9 +102,9 @@ def _from_kubeconfig(path: str) -> Api:
 def _api(cluster: Mapping[str, Any], user: Mapping[str, Any], namespace: str, folder: Path) -> Api:
     for key in _REFUSED:
         if key in user:
-            raise SourceFailed(f"`{key}` of a user is not followed: use a token or a certificate")
+            raise SourceFailed(f"`{key}` of a user is not supported: use a token or a certificate")
     if optional(cluster, "insecure-skip-tls-verify", False):
-        raise SourceFailed("`insecure-skip-tls-verify` is not followed: certificates are always verified")
+        raise SourceFailed("`insecure-skip-tls-verify` is not supported: certificates are always verified")
     file = optional(user, "tokenFile", "")
     return Api(
         peer=HttpPeer.of(member(cluster, "server", str), lambda: _context(cluster, user, folder)),

@@ -87,5 +87,5 @@ def _index(peer: HttpPeer, reply: Reply) -> int:
     """Return where the next query goes on. One from 0 would never wait."""
     text = reply.headers.get(_INDEX, "")
     if not (text.isascii() and text.isdecimal() and len(text) <= _LONGEST_INDEX):
-        raise SourceFailed(f"{peer}: not an answer of Consul: it has no X-Consul-Index")
+        raise SourceFailed(f"{peer}: not an answer from Consul: it has no X-Consul-Index")
     return max(int(text), 1)

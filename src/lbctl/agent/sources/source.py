@@ -61,6 +61,6 @@ def find(name: str) -> Source:
         except Exception as error:
             raise SourceFailed(f'source "{name}" ({entry.value}) cannot be loaded: {error}') from error
         if not isinstance(source, Source):
-            raise SourceFailed(f'"{entry.value}" is no source: see lbctl.agent.sources.Source')
+            raise SourceFailed(f'"{entry.value}" is not a source: see lbctl.agent.sources.Source')
         return source
     raise SourceFailed(f'no source "{name}" is installed')

@@ -215,7 +215,7 @@ def perform(session: Session, plan: Plan) -> list[str]:
     counted = counters.before_change(session, plan)
     try:
         held = backend.apply(session.host, plan)
-        fault = "what was written reads back differently"
+        fault = "what was written differs when read back"
     except ToolCrashed as crash:
         held, fault = _after_crash(session, plan, crash), crash.message
         notes = [f"{fault}, but all of the change is in the kernel."]

@@ -14,7 +14,7 @@ from lbctl.engine.change.apply import carry_out, changing
 from lbctl.engine.change.plan import as_left, holds_soon, plan
 from lbctl.engine.record import history, overrides, trial
 from lbctl.errors import ApplyFailed, IntentError, PermissionDenied, Stale, StateUnknown
-from lbctl.model import MAX_WHO, Override, emptied, inert
+from lbctl.model import MAX_WHO, Override, emptied, inert, left_to_failed
 from lbctl.values import dataclass
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ class Operation:
     drifted: bool
     #: The services that no endpoint serves any more because of it, and the families.
     emptied: Mapping[str, tuple[Family, ...]]
+    #: The services that only endpoints which checks found down serve because of it, and the families.
+    failed: Mapping[str, tuple[Family, ...]]
 
     @property
     def changed(self) -> bool:
@@ -74,7 +76,7 @@ class Operation:
     @property
     def doubtful(self) -> bool:
         """True if it does more than was asked for: then the user is to be asked."""
-        return self.drifted or bool(self.emptied)
+        return self.drifted or bool(self.emptied) or bool(self.failed)
 
 
 def drain(session: Session, owner: str, names: Sequence[str], *, why: str = "") -> Operation:
@@ -179,6 +181,7 @@ def planned(session: Session, owner: str, names: Sequence[str], decide: Decision
     base = base or now
     then = replace(base, assumed=replace(base.facts(owner), overrides=after))
     made = plan(then, intent)
+    carried = now.effective(intent), then.effective(intent)
     return Operation(
         session=there if base is now else then,
         state=last,
@@ -187,7 +190,8 @@ def planned(session: Session, owner: str, names: Sequence[str], decide: Decision
         after=tuple(after.values()),
         plan=made,
         drifted=drifted,
-        emptied=emptied(now.effective(intent).intent, then.effective(intent).intent),
+        emptied=emptied(*(each.intent for each in carried)),
+        failed=left_to_failed(*carried),
     )
 
 
@@ -283,11 +287,12 @@ def _unknown(services: dict[str, Service], word: str, where: str) -> IntentError
     ends = list(dict.fromkeys(x for each in services[name].endpoints for x in (each.name, each.to)))
     if not slash or not end:
         return IntentError(
-            f'"{word}" names no endpoint', hint=f"one of {_few([f'{name}/{x}' for x in ends])}"
+            f'"{word}" does not name an endpoint', hint=f"one of {_few([f'{name}/{x}' for x in ends])}"
         )
-    near = nearest(end, ends)
+    # Ports that look alike are no typing errors of each other.
+    near = None if end.isdecimal() else nearest(end, ends)
     hint = f'did you mean "{name}/{near}"?' if near else f"one of {_few([f'{name}/{x}' for x in ends])}"
-    return IntentError(f'service "{name}" has no endpoint "{end}" {where.split()[0]}', hint=hint)
+    return IntentError(f'service "{name}" has no {where.split()[0]} endpoint "{end}"', hint=hint)
 
 
 def _few(names: Sequence[str]) -> str:

@@ -98,7 +98,7 @@ def _refuse_other_stores(session: Session, owner: str) -> None:
         if backend.observe(session.host, driver.name, owner):
             raise ApplyFailed(
                 f'{driver.store} still holds the rules of owner "{owner}"',
-                hint=f"lbctl migrate --to {session.backend.name} migrates them without losing a connection; "
+                hint=f"lbctl migrate --to {session.place} migrates them without losing a connection; "
                 f"or: lbctl remove --driver {driver.name}",
             )
 

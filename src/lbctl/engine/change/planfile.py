@@ -179,7 +179,7 @@ def resume(
     made = plan(session, found.intent)
     for what, then, now in (
         ("the kernel changed since the plan was made", found.before, made.before),
-        ("the plan is not what its intent gives on this host", found.after, made.after),
+        ("the plan differs from what its intent gives on this host", found.after, made.after),
     ):
         moved = diff(then, now)
         if moved and not (found.version != __version__ and _same_meaning(session, then, now)):

@@ -103,9 +103,9 @@ def _targeted(target: str) -> tuple[Backend, Capabilities]:
     """Return the backend of a target, and what the release that it names can express."""
     tool, equals, version = target.partition("=")
     by_tool = {each: b for b in backends() for each in b.tools}
-    hint = f"TOOL=VERSION, where TOOL is one of {', '.join(sorted(by_tool))}; for example nft=1.0.6"
+    hint = f"write TOOL=VERSION, where TOOL is one of {', '.join(sorted(by_tool))}; for example nft=1.0.6"
     if not equals or tool not in by_tool:
-        raise IntentError(f'--for "{target}" names no tool that lbctl writes rules for', hint=hint)
+        raise IntentError(f'--for "{target}" is not a tool and a version', hint=hint)
     chosen = by_tool[tool]
     try:
         return chosen, chosen.capabilities_for(tool, version)

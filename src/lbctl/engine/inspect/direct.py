@@ -65,7 +65,7 @@ def _sizes(service: Service, links_here: Mapping[str, Link]) -> Iterator[Problem
                     severity=Severity.WARNING,
                     service=service.name,
                     message=f"packets that arrive on {name} may be too large for {leaving.name}: they are "
-                    "dropped, and no sender learns of it",
+                    "dropped, and the sender is not notified",
                     evidence=f"MTU {arriving.mtu} of {name}, {leaving.mtu} of {leaving.name}",
                     fix=f"ip link set {leaving.name} mtu {arriving.mtu}, there and on the servers",
                 )

@@ -123,8 +123,8 @@ def _bypassed(intent: Intent, passages: Sequence[Passage]) -> Iterator[Problem]:
                 code="replies-bypass",
                 severity=Severity.WARNING,
                 service=service,
-                message="clients on the endpoints' own link get replies past this host, from an address that "
-                "they never asked, and drop them",
+                message="clients on the endpoints' own link get replies that bypass this host, from an "
+                "address that they did not connect to, and drop them",
                 evidence=f"source-nat is never; clients and endpoints are on {found[0].outgoing}",
                 fix='source-nat = "hairpin"',
             )
@@ -182,7 +182,7 @@ def connection_table(host: Host, intent: Intent | None) -> Iterator[Seen]:
         yield Problem(
             code="conntrack-full",
             severity=Severity.ERROR,
-            message=f"the connection table is {count * 100 // most} % full: what is beyond is dropped",
+            message=f"the connection table is {count * 100 // most} % full: further connections are dropped",
             evidence=evidence,
             fix=_raise(max(2 * most, ENOUGH_CONNECTIONS)),
         )
@@ -208,7 +208,7 @@ def connection_table(host: Host, intent: Intent | None) -> Iterator[Seen]:
             service=sole(datagrams),
             message=f"UDP flows of {names(datagrams)} stay with a removed endpoint as long as they send",
             evidence="no command conntrack in PATH",
-            fix="install conntrack (Debian: apt install conntrack): lbctl then forgets those flows",
+            fix="install conntrack (Debian: apt install conntrack): lbctl then deletes those flows",
         )
 
 

@@ -143,7 +143,7 @@ def _prove(made: Migration) -> None:
         return
     left = diff(target.backend.observe(target.host, target.driver, made.owner), step.after)
     if left:
-        raise ApplyFailed(f"the added rules read back differently: {' '.join(left[0].key)}")
+        raise ApplyFailed(f"the added rules differ when read back: {' '.join(left[0].key)}")
     if made.comparison is None:
         return
     shown = {_told(pair) for pair in made.comparison.pairs}

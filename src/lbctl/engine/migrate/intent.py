@@ -575,7 +575,7 @@ def _check_order(service: Service, group: Sequence[AnalysedService], remarks: li
         same = len(read) % count == 0 and all(read[i] == slots[i % count] for i in range(len(read)))
         if not same:
             what = "in another order" if each.mode == "nth" else "for other clients"
-            remarks.append(f"the same shares, {what}")
+            remarks.append(f"the imported service has the same shares, {what}")
             return
 
 

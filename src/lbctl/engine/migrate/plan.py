@@ -87,7 +87,9 @@ def _source(session: Session, owner: str, name: str | None) -> Session | None:
         found = next((place for place in stores if place[1].store == name), None)
         if found is None:
             names = ", ".join(driver.store for _, driver in stores)
-            raise IntentError(f'"{name}" is no store of rules that can be used here', hint=f"one of {names}")
+            raise IntentError(
+                f'"{name}" is not a store of rules that can be used here', hint=f"one of {names}"
+            )
         return session.at(*found, "asked for")
     holding = _holding(session, owner)
     if len(holding) > 1:

@@ -78,7 +78,7 @@ def boot_note(migration: Migration) -> str | None:
         text = "If a script or unit of this host loads the removed rules at boot, remove them there"
     if any(enabled(source.host, unit) for unit in _UNITS):
         return f"{text}."
-    return f"{text}, and enable {_UNITS[0]}, which applies the intent file."
+    return f"{text}, and enable {_UNITS[0]}, which applies /etc/lbctl/lbctl.toml."
 
 
 def _additions(migration: Migration) -> Iterator[str]:

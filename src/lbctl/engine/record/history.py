@@ -167,7 +167,7 @@ def state(host: Host, owner: str, number: int) -> HistoryEntry:
         found = nothing(last, owner)
     if found is None:
         numbers = _numbers(host, owner)
-        kept = f"numbers {numbers[0]} to {numbers[-1]} are listed by lbctl history" if numbers else None
+        kept = f"lbctl history lists numbers {numbers[0]} to {numbers[-1]}" if numbers else None
         raise IntentError(f'number {number} is not in the history of owner "{owner}"', hint=kept)
     return found
 
@@ -425,7 +425,7 @@ def from_text(text: str, *, first: int = 1) -> HistoryEntry:
     head, _, body = text.partition("\n")
     fields = read_record(head, _SHAPE, defaults=_DEFAULTS)
     if fields.pop("format_version") != VERSION:
-        raise Damaged("format_version: of another lbctl")
+        raise Damaged("format_version: from another version of lbctl")
     if fields["number"] < first or (fields["parent"] or 0) < 0:
         raise Damaged("number: not one that a state can have")
     if fields["digest"] != digest_of(body):
@@ -440,7 +440,7 @@ def from_text(text: str, *, first: int = 1) -> HistoryEntry:
 
 def read_retired(text: str) -> tuple[str, str]:
     """Return the store and the backend's record of an `HistoryEntry.retired`; raises `Damaged`."""
-    found = read_record(text, {"store": str, "record": str}, "the record of rules that were taken out")
+    found = read_record(text, {"store": str, "record": str}, "the record of removed rules")
     return found["store"], found["record"]
 
 

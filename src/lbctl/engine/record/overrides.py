@@ -123,7 +123,7 @@ def _parse(text: str) -> tuple[Override, ...]:
         raise Damaged(f"longer than {_MAX_TEXT} characters")
     record = read_record(text, _SHAPE)
     if record["format_version"] != VERSION:
-        raise Damaged("format_version: of another lbctl")
+        raise Damaged("format_version: from another version of lbctl")
     found = tuple([Override(**fields) for fields in record["overrides"]])
     if len(found) > MAX_OVERRIDES or len({each.place for each in found}) < len(found):
         raise Damaged("overrides: too many, or two of one endpoint")

@@ -188,7 +188,7 @@ def _go_back(session: Session, tried: Trial) -> None:
     go(session, way, back_to=tried.before, in_any_case=True)
     # Read from the kernel, whatever is believed of it.
     if isinstance(way, Plan) and diff(session.observe(tried.owner), way.after):
-        raise StateUnknown("the reverted rules read back differently")
+        raise StateUnknown("the reverted rules differ when read back")
     session.memory.save()
 
 

@@ -71,7 +71,7 @@ def _write(session: Session, step: Step, tried: Trial, notes: _Notes) -> None:
         intent = Intent(owner=tried.owner)
         backend.write(host, pure_plan(backend, session.driver, step.after, step.before, intent))
     elif step.back:
-        raise ApplyFailed("a restoration of foreign rules cannot be tried out on that host")
+        raise ApplyFailed("foreign rules cannot be restored on trial on that host")
     else:
         backend.write_restored(host, session.driver, step.record, step.dump)
 

@@ -283,7 +283,7 @@ class RemoteHost:
 
     def detach(self, argv: Sequence[str]) -> None:
         """See `Host`. Nothing of lbctl is there to be started."""
-        raise ApplyFailed(f"{argv[0]} cannot be left running on {self.destination}")
+        raise ApplyFailed(f"{argv[0]} cannot be started in the background on {self.destination}")
 
     def stand_by(self, orders: Orders) -> None:
         """See `Host`. A script there waits, in a session of its own."""

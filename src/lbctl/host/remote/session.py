@@ -247,7 +247,7 @@ class SshSession:
             self._mark = b""
             return True
         if len(self._buffer) > _NOISE:
-            raise self._lost("its shell prints without an end")
+            raise self._lost("its shell prints without end")
         return False
 
     def _reply(self, number: int) -> RemoteReply | None:
@@ -256,16 +256,16 @@ class SshSession:
             end = self._buffer.find(b"\n", 0, _LONGEST_LINE)
             if end < 0:
                 if len(self._buffer) > _LONGEST_LINE:
-                    raise self._lost("it answers what is no answer")
+                    raise self._lost("its answer is not valid")
                 return None
             words = bytes(self._buffer[:end]).split(b" ")
             if len(words) != 4 or not all(word.isdigit() and len(word) <= 12 for word in words):
-                raise self._lost("it answers what is no answer")
+                raise self._lost("its answer is not valid")
             which, status, out, err = map(int, words)
             if out + err > _MOST:
                 raise self._lost(f"an answer of {out + err} bytes is larger than {_MOST >> 20} MiB")
             if which > number:
-                raise self._lost("it answers what was not asked")
+                raise self._lost("its answer does not fit the request")
             last = end + 1 + out + err
             if len(self._buffer) < last:
                 return None
