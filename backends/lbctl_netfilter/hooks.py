@@ -13,18 +13,24 @@ from lbctl.values import dataclass
 from lbctl_netfilter.budget import Budget
 from lbctl_netfilter.conditions import (
     ALL,
+    BITS,
     EVERY_BIT,
+    EVERYTHING,
     LOCAL_SOURCE,
     NONE,
     REMOTE_SOURCE,
     covers,
+    mark_field,
     mark_of,
+    narrowed,
     single,
+    spans_meet,
     without,
 )
 from lbctl_netfilter.follow import Visit, Walk
-from lbctl_netfilter.index import ChainIndex, index, matters
-from lbctl_netfilter.ir import INGRESS, JUMPS, Act
+from lbctl_netfilter.index import ChainIndex, index, matters, reach
+from lbctl_netfilter.ir import INGRESS, JUMPS, Act, MarkIs
+from lbctl_netfilter.marks import possible
 from lbctl_netfilter.population import EMPTY, START, WHOLE, ConnectionState, End, Out, Population, ratio
 
 if TYPE_CHECKING:
@@ -285,3 +291,41 @@ def _without(rule: Rule, condition: Condition) -> Rule:
     if condition not in rule.where.extra:
         return rule
     return replace(rule, where=without(rule.where, condition[0]), settled=True)
+
+
+def leading_from(program: FamilyProgram, entered: Sequence[Base]) -> set[str]:
+    """Return the chains that some base chains lead to, these too."""
+    return reach([base.chain for base in entered], program.calls)
+
+
+def arriving_marks(program: FamilyProgram, hook: Hook) -> dict[Rule, Selector]:
+    """Return what rules ask of marks that no rule sets before them: conditions on arriving packets."""
+    chains = program.chains
+    here = {name for name in leading_from(program, hook.passed) if name in chains}
+    asking = [rule for name in here for rule in hook.chains[name].rules if rule.asks_mark]
+    if not asking:
+        return {}
+    setting = (rule for name in here for rule in hook.chains[name].rules if rule.marks)
+    known = possible({marking for rule in setting for marking in rule.markings})
+    if known is None:
+        return {}
+    before = leading_from(program, bases(program, *BEFORE.get(hook.name, ())))
+    for rule in (rule for name in before - here for rule in chains[name].rules if rule.marks):
+        for marking in rule.markings:
+            # It may be set, and nothing says for whom.
+            known[marking.connection].discard(0)
+    bits = BITS[program.family]
+    external: dict[Rule, Selector] = {}
+    for rule in asking:
+        found: Selector | None = EVERYTHING
+        for step in rule.steps:
+            if not isinstance(step, MarkIs):
+                continue
+            marks = {mark & step.mask for mark in known[step.connection]}
+            if not any(low <= mark <= high for mark in marks for low, high in step.values):
+                field = mark_field(connection=step.connection, mask=step.mask)
+                values = spans_meet(step.values, ((0, step.mask),))
+                found = found and narrowed(found, field, values, bits)
+        if found is not None and found is not EVERYTHING:
+            external[rule] = found
+    return external

@@ -43,7 +43,7 @@ def test_the_rules_that_are_not_understood() -> None:
     analysis = Analyser(Log(), _NoCorrections(), TIMES)  # type: ignore[arg-type]
     for number in range(TIMES):
         origin = NftRule((), number, "", "ip t c")
-        assert not analysis.is_lost(origin)
-        analysis.lose(Rule(origin, EVERYTHING, Act.GO_ON), "what", "why")
-        assert analysis.is_lost(origin)
+        assert not analysis.ledger.is_lost(origin)
+        analysis.ledger.lose(Rule(origin, EVERYTHING, Act.GO_ON), "what", "why")
+        assert analysis.ledger.is_lost(origin)
     assert analysis.untouched == 0

@@ -155,7 +155,7 @@ def test_states_of_one_connection_add_up() -> None:
 
 
 def test_services_beyond_the_bound_are_refused_with_their_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lbctl_netfilter.analyse.MOST_SERVICES", 3)
+    monkeypatch.setattr("lbctl_netfilter.family.MOST_SERVICES", 3)
     rule = "-A PREROUTING -d 10.0.0.{0}/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.1.0.1:80\n"
     rules = [rule.format(number) for number in range(1, 6)]
     assert read(f"*nat\n{''.join(rules[:3])}COMMIT\n").accept

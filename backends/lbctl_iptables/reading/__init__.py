@@ -58,7 +58,7 @@ def read_ruleset(ruleset: Ruleset, log: Log) -> Analysis:
         for name, table in tables.items()
         if table.fragment and not table.whole
     }
-    checks.Checks(analysis.is_lost, fragments, log).of_rules(rules)
+    checks.Checks(analysis.ledger.is_lost, fragments, log).of_rules(rules)
     analysis.correct()
     return Analysis(
         format="iptables-save" if ruleset.saved else "commands",
@@ -76,14 +76,14 @@ def _place(rule: Rule, analysis: Analyser, log: Log) -> None:
     if misplaced is not None:
         reason, corrected = misplaced
         log.find("wrong-table", rule, reason, corrected)
-        analysis.lose(rule, "wrong-table", reason)
+        analysis.ledger.lose(rule, "wrong-table", reason)
         rule.act, rule.refused = Act.GO_ON, True
     elif rule.opaque and (
         rule.refused
         or "elsewhere" in rule.remarks
         or (rule.act is Act.UNKNOWN and rule.place.startswith("nat "))
     ):
-        analysis.lose(rule, *rule.opaque)
+        analysis.ledger.lose(rule, *rule.opaque)
 
 
 #: The head of each table of a dump.

@@ -60,18 +60,18 @@ def read_document(document: Document, size: int) -> Analysis:
         rules += [rule for chain in made.chains.values() for rule in chain.rules]
         chains |= made.chains
         for rule, reason in misplaced(made):
-            analysis.lose(rule, *reason)
+            analysis.ledger.lose(rule, *reason)
         for chain in made.chains.values():
             for rule in chain.rules:
                 if rule.opaque and "elsewhere" in rule.remarks:
-                    analysis.lose(rule, *rule.opaque)
+                    analysis.ledger.lose(rule, *rule.opaque)
                 elif rule.action == frames.ACTION:
                     # It may be for later packets of connections alone, which are not followed.
-                    analysis.touch(rule)
+                    analysis.ledger.touch(rule)
         analysis.add(made)
     analysis.finish()
     checks.of_others(document)
-    checks.of_rules(document, rules, chains, analysis.is_lost)
+    checks.of_rules(document, rules, chains, analysis.ledger.is_lost)
     analysis.correct()
     return Analysis(
         format=FORMAT,
