@@ -5,43 +5,42 @@ Its functions are imported when they are called, as few commands need them all.
 
 from __future__ import annotations
 
-from lbctl_iptables.layout import NAME as name
-from lbctl_iptables.layout import TOOLS as tools
-from lbctl_rules import late
+from typing import TYPE_CHECKING
 
+from lbctl_iptables.layout import NAME, TOOLS
+from lbctl_rules import imported_on_call
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+with imported_on_call(globals()):
+    from lbctl_iptables.advice import notes as notes
+    from lbctl_iptables.apply import apply as apply, check as check, write as write
+    from lbctl_iptables.clients import clients as clients, clients_of as clients_of, remember as remember
+    from lbctl_iptables.compile import compile_intent
+    from lbctl_iptables.diagnose import boot_files as boot_files, diagnose as diagnose
+    from lbctl_iptables.foreign import foreign_rules as foreign_rules, rules_in as rules_in
+    from lbctl_iptables.lift import lift as lift
+    from lbctl_iptables.observe import generation as generation, observe as observe
+    from lbctl_iptables.probe import probe as probe
+    from lbctl_iptables.reading import dump as dump, read as read
+    from lbctl_iptables.recognize import recognizes as recognizes
+    from lbctl_iptables.retire import (
+        is_present as is_present,
+        managing_program as managing_program,
+        removal_text as removal_text,
+        remove_rules as remove_rules,
+        removed_rules as removed_rules,
+        restore_rules as restore_rules,
+        retire as retire,
+        side_effects as side_effects,
+        write_restored as write_restored,
+    )
+    from lbctl_iptables.rule_counts import count_rules as count_rules
+    from lbctl_iptables.stats import stats as stats
+    from lbctl_iptables.target import capabilities_for as capabilities_for, render as render
+
+name: str = NAME
 preference: int | None = 20
-
-probe = late("lbctl_iptables.probe", "probe")
-compile = late("lbctl_iptables.compile", "compile_intent")  # noqa: A001 (the name in the protocol)
-lift = late("lbctl_iptables.lift", "lift")
-observe = late("lbctl_iptables.observe", "observe")
-generation = late("lbctl_iptables.observe", "generation")
-stats = late("lbctl_iptables.stats", "stats")
-apply = late("lbctl_iptables.apply", "apply")
-check = late("lbctl_iptables.apply", "check")
-write = late("lbctl_iptables.apply", "write")
-render = late("lbctl_iptables.target", "render")
-capabilities_for = late("lbctl_iptables.target", "capabilities_for")
-notes = late("lbctl_iptables.advice", "notes")
-
-recognizes = late("lbctl_iptables.recognize", "recognizes")
-read = late("lbctl_iptables.reading", "read")
-dump = late("lbctl_iptables.reading", "dump")
-count_rules = late("lbctl_iptables.rule_counts", "count_rules")
-diagnose = late("lbctl_iptables.diagnose", "diagnose")
-
-foreign_rules = late("lbctl_iptables.foreign", "foreign_rules")
-rules_in = late("lbctl_iptables.foreign", "rules_in")
-clients = late("lbctl_iptables.clients", "clients")
-clients_of = late("lbctl_iptables.clients", "clients_of")
-remember = late("lbctl_iptables.clients", "remember")
-is_present = late("lbctl_iptables.retire", "is_present")
-managing_program = late("lbctl_iptables.retire", "managing_program")
-removal_text = late("lbctl_iptables.retire", "removal_text")
-remove_rules = late("lbctl_iptables.retire", "remove_rules")
-removed_rules = late("lbctl_iptables.retire", "removed_rules")
-restore_rules = late("lbctl_iptables.retire", "restore_rules")
-retire = late("lbctl_iptables.retire", "retire")
-side_effects = late("lbctl_iptables.retire", "side_effects")
-write_restored = late("lbctl_iptables.retire", "write_restored")
-boot_files = late("lbctl_iptables.diagnose", "boot_files")
+tools: Sequence[str] = TOOLS
+compile = compile_intent  # noqa: A001 (the name in the protocol)

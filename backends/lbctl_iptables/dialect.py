@@ -8,12 +8,12 @@ distribution carried a feature back, only the command itself can say so (see `dr
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.model import Family, Protocol, Scheduler, SourceNat, State
 from lbctl.spi import Capabilities
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

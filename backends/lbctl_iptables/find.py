@@ -14,12 +14,12 @@ Networks of a service (`allow`, `deny`, `exclude`) are found in the same way; so
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from lbctl.model import Family, Protocol
+from lbctl.values import dataclass
 from lbctl_iptables import layout
 
 if TYPE_CHECKING:

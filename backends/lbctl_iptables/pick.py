@@ -18,12 +18,12 @@ For up to 32 slots of IPv4, the hash of `cluster` picks the very slot that nftab
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from fractions import Fraction
 from math import gcd
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, assert_never
 
 from lbctl.model import Family, Scheduler, bypassed, period
+from lbctl.values import dataclass
 from lbctl_iptables import bytecode
 
 if TYPE_CHECKING:

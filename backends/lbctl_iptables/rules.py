@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from lbctl.values import dataclass
 from lbctl_iptables import layout, spelling
 
 if TYPE_CHECKING:

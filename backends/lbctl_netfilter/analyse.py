@@ -8,10 +8,11 @@ for all of them; a rule that is for some of them only is another selector's.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from lbctl.values import dataclass
 from lbctl_netfilter.budget import Budget, BudgetExceeded
 from lbctl_netfilter.conditions import (
     ALL,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

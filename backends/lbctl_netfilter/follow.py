@@ -7,10 +7,10 @@ would be too long.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
+from lbctl.values import dataclass
 from lbctl_netfilter.budget import BudgetExceeded
 from lbctl_netfilter.conditions import (
     ALL,

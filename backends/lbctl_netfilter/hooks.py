@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from lbctl.model import Step
+from lbctl.values import dataclass
 from lbctl_netfilter.budget import Budget
 from lbctl_netfilter.conditions import (
     ALL,

@@ -9,10 +9,11 @@ a picked number is a `Switch`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
+from lbctl.values import dataclass
 from lbctl_netfilter.conditions import Selector, Spans, meet
 from lbctl_netfilter.log import Written
 

@@ -8,9 +8,9 @@ asks for its bits, and not before: until then the part is *pending*.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from lbctl.values import dataclass
 from lbctl_netfilter.conditions import ALL, NONE, SOME, Coverage, covers, meet, size, unmet
 from lbctl_netfilter.index import CONNECTION, written_by
 from lbctl_netfilter.ir import Act, Draw, MarkIs, Match, Memory

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from lbctl.values import dataclass
 from lbctl_netfilter.conditions import EVERYTHING, meet
 from lbctl_netfilter.index import reach
 from lbctl_netfilter.ir import Act, Draw, DrawMark, SetMark

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from fractions import Fraction
 from functools import partial
 from math import lcm
 from typing import TYPE_CHECKING, NamedTuple
 
 from lbctl.model import MAX_SLOTS, Affinity, AnalysedService, EndpointShare, PathEnd
+from lbctl.values import dataclass
 from lbctl_netfilter.conditions import LOCAL, YES, is_negative, rest, spelled, when, words
 from lbctl_netfilter.follow import numbers_of
 from lbctl_netfilter.hooks import HOOKS

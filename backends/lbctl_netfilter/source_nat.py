@@ -6,11 +6,11 @@ is not known. So a rule is for all of them, for none, or for those that meet som
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from lbctl.model import SourceNat
+from lbctl.values import dataclass
 from lbctl_netfilter.budget import Budget, BudgetExceeded
 from lbctl_netfilter.conditions import (
     ALL,

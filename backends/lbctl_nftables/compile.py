@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import lru_cache
 from itertools import product
 from sys import intern
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, assert_never
 from lbctl.errors import Unsupported
 from lbctl.model import Family, Forward, Item, Listener, Program, Protocol, Scheduler, hidden
 from lbctl.spi import require_offload, require_service
+from lbctl.values import dataclass
 from lbctl_nftables import affinity, direct, guard, layout, legacy_nft, offload
 from lbctl_nftables.layout import Form, Purpose
 

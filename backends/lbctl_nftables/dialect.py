@@ -14,7 +14,7 @@ meets, reads back what became of it, and removes it. That happens once for each 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ from lbctl.model import (
     diff,
 )
 from lbctl.spi import Capabilities
+from lbctl.values import dataclass
 from lbctl_nftables import drivers, layout, offload, script, tool
 from lbctl_nftables.compile import compile_intent
 from lbctl_nftables.kernel import objects

@@ -6,10 +6,10 @@ that one's identity belongs to the mark.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lbctl.host import rules_generation
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from lbctl.host import Host

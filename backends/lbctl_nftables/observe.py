@@ -17,10 +17,15 @@ from lbctl.host.nf_tables import GET_GENERATION
 from lbctl.model import Item, Program
 from lbctl_nftables import affinity, layout
 from lbctl_nftables.generation import generation
-from lbctl_nftables.kernel import datatypes, described, elements, expressions, netlink, objects
+from lbctl_nftables.kernel import datatypes, elements, expressions, netlink, objects
 from lbctl_nftables.kernel.spelling import spelled
 from lbctl_nftables.kernel.values import KernelTable
 from lbctl_nftables.layout import Dialect, Purpose
+from lbctl_rules import imported_on_call
+
+# Few hosts need it: those where no program speaks netlink.
+with imported_on_call(globals()):
+    from lbctl_nftables.kernel.described import expect_described
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -72,7 +77,7 @@ def expect(host: Host, owner: str) -> None:
     """Have the host know that the generation and all of an owner's tables are asked for next."""
     every = [KernelTable(*layout.location(owner, word)) for word in layout.WORDS]
     if not host.speaks_netlink():
-        described.expect(host, every)
+        expect_described(host, every)
         return
     present = [netlink.request(netlink.GET_TABLE)] * (1 + len(every))
     asked = [request for table in every for request in objects.requests(table)]

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.errors import ApplyFailed
 from lbctl.model import Shape, read_record
 from lbctl.spi import Retirement
+from lbctl.values import dataclass
 from lbctl_nftables import drivers
 from lbctl_rules.retirement import keeper_of, missing, present
 

@@ -10,12 +10,13 @@ The record of a tool lasts until this host starts again, and only while its file
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lbctl.errors import Damaged
 from lbctl.host import TOOL
 from lbctl.model import Shape, read_record
+from lbctl.values import dataclass
 from lbctl.version import __version__
 from lbctl_nftables import drivers
 

@@ -6,12 +6,13 @@ rules that drop what they let through. The engine looks at what belongs to no ba
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from lbctl.model import Severity, decimal, takes
 from lbctl.spi import Problem
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -8,8 +8,9 @@ commands inside of them, substitutions, and variables that the text does not set
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Sequence

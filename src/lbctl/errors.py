@@ -21,8 +21,9 @@ An error carries a message for the person, a hint for the next step, and the exi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
+
+from lbctl.values import dataclass
 
 
 class LbctlError(Exception):

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from lbctl.conformance import CHECKS, DriverUnderTest, Site, Support, run, ways
-from lbctl.conformance import __main__ as conformance
+from lbctl.conformance import CHECKS, DriverUnderTest, Site, Support, __main__ as conformance, run, ways
 from lbctl.conformance.checks import HASHED, HASHED6, TABLED, crowd, who_serves_whom
 from lbctl.conformance.test_conformance import *  # noqa: F403 (the suite itself)
 from lbctl.host import LocalHost

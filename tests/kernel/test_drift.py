@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from lbctl.conformance.network import HOST4, HOST6
-from support.network import BOTH as FOR_BOTH
-from support.network import Network, Result, intent, service
+from support.network import BOTH as FOR_BOTH, Network, Result, intent, service
 
 WEB, API = service("web", "80/tcp", "8001", "8002"), service("api", "81/tcp", "8003")
 BOTH = intent(WEB, API)

@@ -15,8 +15,7 @@ from ipaddress import ip_address, ip_network
 from typing import TypeAlias
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from lbctl import engine
 from lbctl.host import LocalHost

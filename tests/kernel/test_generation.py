@@ -13,8 +13,7 @@ from lbctl.errors import ApplyFailed, Stale
 from lbctl.host import Completed, LocalHost
 from lbctl.host.netns import Namespace
 from lbctl.model import Endpoint, Intent, Listener, Protocol, Service
-from lbctl_nftables import drivers, generation
-from lbctl_nftables import observe as reader
+from lbctl_nftables import drivers, generation, observe as reader
 from lbctl_nftables.kernel import netlink
 
 #: What a request for all chains begins with behind its length: type and flags.

@@ -14,8 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from lbctl.host import LocalHost
 from lbctl.host.netns import Namespace
 from lbctl.model import AnalysedService, Endpoint, Intent, Item, Listener, Protocol, Service
-from lbctl_nftables import backend as nftables
-from lbctl_nftables import dialect, listing
+from lbctl_nftables import backend as nftables, dialect, listing
 from lbctl_nftables.kernel import elements, netlink, objects
 from lbctl_nftables.kernel.values import KernelTable
 from lbctl_nftables.layout import Dialect

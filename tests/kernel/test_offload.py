@@ -9,8 +9,7 @@ import pytest
 from lbctl.config import loads
 from lbctl.host.netns import PrivateHost
 from lbctl.model import diff
-from lbctl_nftables import backend as nftables
-from lbctl_nftables import script
+from lbctl_nftables import backend as nftables, script
 from lbctl_nftables.dialect import CAPABILITIES
 from lbctl_nftables.observe import observe
 from support.balancers import CLIENTS4, ENDPOINTS4, ENDPOINTS6, PORT, SERVICE4, SERVICE6, Balancer, Balancers

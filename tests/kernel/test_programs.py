@@ -3,8 +3,7 @@
 from random import Random
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
 from lbctl_netfilter.ir import FamilyProgram
 from support.interpreter import UNTOUCHED, Kernel, Packet

@@ -16,8 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from lbctl import engine
 from lbctl.host import Completed, LocalHost
@@ -36,8 +35,7 @@ from lbctl.model import (
     SourceNat,
 )
 from lbctl_iptables import backend as iptables
-from lbctl_nftables import backend as nftables
-from lbctl_nftables import layout
+from lbctl_nftables import backend as nftables, layout
 from support.intents import LONG, LONGER, intents
 
 pytestmark = pytest.mark.kernel

@@ -55,7 +55,7 @@ class Trial:
         until = time.monotonic() + PATIENCE
         while not is_tried(network, text):
             assert time.monotonic() < until
-            assert self.process.poll() is None
+            assert self.process.poll() is None, self.process.communicate()[1]
 
     def end(self) -> int:
         self.process.communicate(timeout=PATIENCE)

@@ -8,8 +8,7 @@ from lbctl.engine.inspect.compare import Relation, compare
 from lbctl.host.fake import FakeHost
 from lbctl.model import Family, Intent, Scheduler, SourceNat
 from lbctl_iptables import backend as iptables
-from lbctl_nftables import backend as nftables
-from lbctl_nftables import dialect
+from lbctl_nftables import backend as nftables, dialect
 from support.intents import intents
 
 IPTABLES = replace(iptables.probe(FakeHost()).capabilities, families=frozenset(Family))

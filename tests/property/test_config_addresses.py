@@ -2,8 +2,7 @@
 
 from ipaddress import AddressValueError, IPv4Address
 
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from lbctl.config.values import InvalidValue, endpoints
 

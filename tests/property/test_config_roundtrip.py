@@ -7,8 +7,7 @@ import tomllib
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from lbctl.config import dump, loads
 from lbctl.config.render import quote

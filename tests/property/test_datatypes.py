@@ -2,8 +2,7 @@
 
 from ipaddress import IPv4Address, IPv6Address
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from lbctl_nftables.kernel import datatypes
 

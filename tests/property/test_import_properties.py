@@ -14,8 +14,7 @@ from lbctl.host.fake import FakeHost
 from lbctl.model import Family, Intent, Listener, Network, Scheduler, Service, SourceNat, State, hidden
 from lbctl_iptables import backend as iptables
 from lbctl_iptables.pick import has_same_hash
-from lbctl_nftables import backend as nftables
-from lbctl_nftables import dialect
+from lbctl_nftables import backend as nftables, dialect
 from support.intents import NETWORKS, forgetful, intents
 
 CAN = {

@@ -7,8 +7,7 @@ from ipaddress import ip_address, ip_network
 from itertools import pairwise
 from typing import cast
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from lbctl.model import (
     Address,
@@ -23,8 +22,7 @@ from lbctl.model import (
     SourceNat,
     State,
 )
-from lbctl_iptables import backend as iptables
-from lbctl_iptables import dialect, layout, spelling
+from lbctl_iptables import backend as iptables, dialect, layout, spelling
 from support.intents import overlap
 
 CAPABILITIES = dialect.capabilities(())

@@ -2,8 +2,7 @@
 
 import tomllib
 
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from lbctl.config import dump
 from lbctl.documents.reading import document

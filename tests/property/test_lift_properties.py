@@ -7,16 +7,14 @@ from ipaddress import ip_network
 from types import ModuleType
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from lbctl.host.fake import FakeHost
 from lbctl.model import Family, Intent, Item, Key, Program, Scheduler, period, shares
 from lbctl.spi import Capabilities
 from lbctl_iptables import backend as iptables
 from lbctl_iptables.pick import has_same_hash
-from lbctl_nftables import backend as nftables
-from lbctl_nftables import dialect, layout
+from lbctl_nftables import backend as nftables, dialect, layout
 from support.intents import NETWORKS, checked, forgetful, intents
 
 BOTH = pytest.mark.parametrize("backend", [nftables, iptables], ids=lambda b: b.name)

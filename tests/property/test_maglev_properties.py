@@ -4,8 +4,7 @@ from collections import Counter
 from fractions import Fraction
 from math import gcd
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from lbctl.model import (
     MAX_WEIGHT,

@@ -7,8 +7,7 @@ import json
 import os
 from fractions import Fraction
 
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from lbctl.documents.reading import document
 from lbctl.engine.inspect.compare import compare

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from lbctl.engine.migrate.intent import imported
 from lbctl.model import DEFAULT_OWNER, Endpoint, Intent, Scheduler, Service
 from lbctl.spi import Capabilities
-from lbctl_nftables import backend as nftables
-from lbctl_nftables import dialect
+from lbctl_nftables import backend as nftables, dialect
 from lbctl_nftables.dialect import CAPABILITIES
 from support.intents import forgetful, intents
 from support.reading import assert_same, lets_in

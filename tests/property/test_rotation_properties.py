@@ -6,8 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 from ipaddress import IPv4Address
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from lbctl.model import (
     AllDown,

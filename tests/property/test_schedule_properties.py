@@ -4,8 +4,7 @@ from collections import Counter
 from fractions import Fraction
 from math import gcd
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from lbctl.model import schedule, shares, slot_count
 

@@ -9,11 +9,9 @@ from ipaddress import ip_address
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from lbctl.agent.sources import Answer, SourceFailed, consul, docker, etcd, strict
-from lbctl.agent.sources import file as file_source
+from lbctl.agent.sources import Answer, SourceFailed, consul, docker, etcd, file as file_source, strict
 from lbctl.agent.sources.kubernetes import SliceQuery
 from lbctl.model import (
     NAME,

@@ -11,8 +11,7 @@ from pathlib import Path
 import dns.asyncresolver
 import pytest
 
-from lbctl.agent.sources import Answer, SourceFailed
-from lbctl.agent.sources import dns as source
+from lbctl.agent.sources import Answer, SourceFailed, dns as source
 from lbctl.model import Endpoint, State
 
 MANY = 200

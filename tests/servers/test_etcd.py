@@ -13,8 +13,7 @@ from typing import Any, TypeVar
 import pytest
 
 from lbctl.agent.etcd import Client
-from lbctl.agent.sources import Access, Answer, SourceFailed
-from lbctl.agent.sources import etcd as source
+from lbctl.agent.sources import Access, Answer, SourceFailed, etcd as source
 from lbctl.model import Endpoint, EtcdAccess, State
 
 T = TypeVar("T")

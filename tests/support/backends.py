@@ -22,12 +22,12 @@ from lbctl.model import (
     LiftedService,
     Listener,
     Program,
+    Protocol as Transport,
     Remembered,
     Scheduler,
     SourceNat,
     State,
 )
-from lbctl.model import Protocol as Transport
 from lbctl.spi import (
     Capabilities,
     Count,

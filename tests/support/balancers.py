@@ -26,7 +26,7 @@ from typing import TypeAlias
 
 from lbctl.conformance.network import family_of
 from lbctl.host.netns import Namespace, PrivateHost
-from support.network import Result, run_lbctl
+from support.network import Result, put, run_lbctl
 
 #: An address and a port.
 Place: TypeAlias = "tuple[str, int]"
@@ -55,7 +55,7 @@ class Balancer:
         options: list[str] = []
         if config:
             path = self.folder / "lbctl.toml"
-            path.write_text(config, encoding="utf-8")
+            put(path, config)
             options = ["--config", str(path)]
         with self.host.entered():
             return run_lbctl(*words, *options, stdin=stdin, env={"LBCTL_STATE_DIR": str(self.folder)})

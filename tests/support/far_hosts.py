@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from support.network import Network, Result, run_lbctl
+from support.network import Network, Result, put, run_lbctl
 
 #: Stands for ssh: the command runs in the network namespace of the host, and does not end with this process.
 _SSH = f"""#!{sys.executable} -IS
@@ -73,7 +73,7 @@ class FarHost:
         options = [f"--host={host}"]
         if config is not None:
             path = self._network.folder / "far.toml"
-            path.write_text(config, encoding="utf-8")
+            put(path, config)
             options.append(f"--config={path}")
         with self._network.client.entered():
             return run_lbctl(*words, *options, env=self.env)

@@ -64,7 +64,7 @@ class Network(conformance.Network):
         """Run the real program on the host. `config` is a path, or the text of an intent file."""
         if isinstance(config, str):
             path = self.folder / "lbctl.toml"
-            path.write_text(config, encoding="utf-8")
+            put(path, config)
             config = path
         options = ["--config", str(config)] if config else []
         with self.host.entered():
@@ -90,6 +90,13 @@ class Network(conformance.Network):
             for line in text.splitlines()
             if not line.startswith("#")
         )
+
+
+def put(path: Path, text: str) -> None:
+    """Write a file that another process may be reading."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
 
 
 def run_lbctl(*words: str, stdin: str = "", env: dict[str, str] | None = None) -> Result:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lbctl_nftables import backend as nftables
-from lbctl_nftables import dialect, layout
+from lbctl_nftables import backend as nftables, dialect, layout
 from lbctl_nftables.observe import touched
 from support.intents import forgetful
 

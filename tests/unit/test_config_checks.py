@@ -6,8 +6,7 @@ from fractions import Fraction
 
 import jsonschema
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from lbctl.config import dump, json_schema, loads
 from lbctl.errors import IntentError

@@ -5,8 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from ipaddress import ip_address
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from lbctl.engine.change.dealing import Load, Measured, deal_again
 from lbctl.engine.record import deals

@@ -14,8 +14,7 @@ from lbctl.host import Completed
 from lbctl.host.fake import FakeHost, Ran
 from lbctl.model import Endpoint, Intent, Listener, Program, Protocol, Service, diff
 from lbctl.spi import Backend
-from lbctl_nftables import backend as nftables
-from lbctl_nftables import dialect, layout, script, tool
+from lbctl_nftables import backend as nftables, dialect, layout, script, tool
 from lbctl_nftables.layout import Dialect
 
 if TYPE_CHECKING:

@@ -34,8 +34,7 @@ from lbctl.model import Endpoint, Intent, Listener, Plan, Program, Protocol, Ser
 from lbctl.spi import Backend, Driver, Selection
 from lbctl.spi.selection import Candidate
 from lbctl_iptables import backend as iptables
-from lbctl_nftables import backend as nftables
-from lbctl_nftables import drivers
+from lbctl_nftables import backend as nftables, drivers
 from support.hosts import knows_nft, with_iptc
 from support.netlink import DUMP, GENERATION, MULTI, TABLE, attribute, done, failure, has_tables, message
 

@@ -18,8 +18,7 @@ from lbctl.errors import NoBackend, Unsupported
 from lbctl.host.fake import FakeHost
 from lbctl.model import Family, Intent, Plan, Program, diff, diff_services
 from lbctl_iptables import backend as iptables
-from lbctl_nftables import backend as nftables
-from lbctl_nftables import dialect
+from lbctl_nftables import backend as nftables, dialect
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 #: Stories that are told in the dialect of older hosts as well.

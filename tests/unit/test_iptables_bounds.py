@@ -6,8 +6,7 @@ No clock: the reader counts its own work, and refuses what takes more than rules
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from lbctl.model import Family
 from lbctl_iptables.reading import read

@@ -6,8 +6,7 @@ from itertools import cycle, islice
 from math import gcd
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from lbctl.host.fake import FakeHost
 from lbctl.model import DEFAULT_OWNER, Endpoint, Family, Intent, Listener, Protocol, Service

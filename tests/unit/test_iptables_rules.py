@@ -2,8 +2,7 @@
 
 from itertools import pairwise
 
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from lbctl.model import Item, Program
 from lbctl_iptables import spelling

@@ -6,8 +6,7 @@ from ipaddress import ip_network
 from itertools import pairwise, product
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from lbctl.host.fake import FakeHost
 from lbctl.model import (
@@ -21,8 +20,7 @@ from lbctl.model import (
     Service,
     check_owner,
 )
-from lbctl_iptables import backend, spelling
-from lbctl_iptables import layout as iptables
+from lbctl_iptables import backend, layout as iptables, spelling
 from lbctl_nftables import layout as nftables
 
 NAMES = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True)

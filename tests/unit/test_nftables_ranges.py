@@ -18,8 +18,7 @@ from lbctl.model import (
     diff,
     hidden,
 )
-from lbctl_nftables import backend as nftables
-from lbctl_nftables import layout, script
+from lbctl_nftables import backend as nftables, layout, script
 from lbctl_nftables.dialect import CAPABILITIES
 from support.intents import intents
 

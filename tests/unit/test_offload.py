@@ -14,8 +14,7 @@ from lbctl.host.fake import FakeHost
 from lbctl.model import Family, Intent, Item, Limit, Program, diff
 from lbctl.spi import Backend, Capabilities
 from lbctl_iptables import backend as iptables
-from lbctl_nftables import backend as nftables
-from lbctl_nftables import offload, script
+from lbctl_nftables import backend as nftables, offload, script
 from lbctl_nftables.dialect import CAPABILITIES
 from lbctl_nftables.kernel.values import KernelTable
 from lbctl_nftables.layout import flowtable

@@ -10,8 +10,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from lbctl.agent.loop import Figures
 from lbctl.agent.readiness import FALL, REPEAT, RISE, Gate, Readiness

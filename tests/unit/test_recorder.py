@@ -6,8 +6,7 @@ import random
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from lbctl.agent import recorder
 from lbctl.agent.health import Ending, Moment, Outcome, Subject

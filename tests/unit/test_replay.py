@@ -11,8 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from lbctl.agent.events import intent_line, operator_line, result_line, start_line
 from lbctl.agent.health import Ending, Moment, Outcome

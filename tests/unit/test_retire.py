@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from lbctl.engine.migrate.foreign import SharePolicy, foreign_rules
 from lbctl_iptables import backend as iptables

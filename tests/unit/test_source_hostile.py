@@ -12,10 +12,15 @@ from typing import Any
 
 import pytest
 
-from lbctl.agent.sources import SourceFailed, find, kubernetes, strict
-from lbctl.agent.sources import dns as dns_source
-from lbctl.agent.sources import etcd as etcd_source
-from lbctl.agent.sources import file as file_source
+from lbctl.agent.sources import (
+    SourceFailed,
+    dns as dns_source,
+    etcd as etcd_source,
+    file as file_source,
+    find,
+    kubernetes,
+    strict,
+)
 from lbctl.agent.sources.text import endpoint
 from lbctl.model import Discovery, Endpoint, Intent, Listener, Protocol, Service, State
 from lbctl.model.answer import problem

@@ -15,10 +15,18 @@ from typing import Any, TypeVar
 import pytest
 
 from lbctl.agent.journal import Journal
-from lbctl.agent.sources import Access, Answer, AnswerKeeper, Finder, Source, SourceFailed, find
-from lbctl.agent.sources import dns as dns_source
-from lbctl.agent.sources import file as file_source
-from lbctl.agent.sources import systemd as systemd_source
+from lbctl.agent.sources import (
+    Access,
+    Answer,
+    AnswerKeeper,
+    Finder,
+    Source,
+    SourceFailed,
+    dns as dns_source,
+    file as file_source,
+    find,
+    systemd as systemd_source,
+)
 from lbctl.host.fake import FakeHost
 from lbctl.model import Discovery, Endpoint, Intent, Listener, Protocol, Service, State
 from support.sources import RIGS, DnsServer

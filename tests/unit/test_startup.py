@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,21 +74,46 @@ def test_a_command_imports_what_it_needs(words: tuple[str, ...], tmp_path: Path)
     assert commands & OWN <= COMMANDS[words]
 
 
-@pytest.mark.parametrize("package", ["model", "host", "engine"])
+@pytest.mark.parametrize("package", ["config", "engine", "host", "model"])
 def test_names_are_imported_from_where_they_are_said_to_be(package: str) -> None:
-    """A package has its names twice: for type checkers, and to import them when they are asked for."""
     module = importlib.import_module(f"lbctl.{package}")
     tree = ast.parse((SOURCES / package / "__init__.py").read_text())
-    imported = {
-        (node.module.removeprefix(f"lbctl.{package}."), alias.name)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"lbctl.{package}.")
+    homes = {
+        alias.asname: node.module or ""
+        for block in tree.body
+        if isinstance(block, ast.With)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    homes = {(home, name) for home, names in module._HOMES.items() for name in names}
-    assert homes <= imported
-    assert {name for _, name in imported} == set(module.__all__)
-    assert all(getattr(module, name) is not None for name in module.__all__)
-    modules = {path.stem for path in (SOURCES / package).iterdir()}
+    assert sorted(homes) == module.__all__
+    assert set(homes) < set(dir(module))
+    for name, home in homes.items():
+        assert getattr(module, name) is getattr(importlib.import_module(home), name)
     # Once its module is imported, a name that is the module's would be the module.
-    assert not {name for _, name in homes} & modules
+    assert not set(homes) & {path.stem for path in (SOURCES / package).iterdir()}
+    with pytest.raises(AttributeError, match=f"module 'lbctl.{package}' has no attribute 'nonesuch'"):
+        _ = module.nonesuch
+
+
+def test_only_the_imports_of_the_block_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of other modules that are imported meanwhile, and those behind the block, are carried out."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "far_thing.py").write_text("THING = 1\n")
+    (tmp_path / "near_thing.py").write_text("from far_thing import THING\n")
+    program = """
+import importlib
+from lbctl.lazy import imported_on_use
+with imported_on_use(globals()):
+    from nowhere.at_all import nothing
+    importlib.import_module("near_thing")
+from far_thing import THING
+"""
+    late: dict[str, Any] = {"__name__": "late"}
+    exec(program, late)
+    assert late["THING"] == sys.modules["near_thing"].THING == 1
+    assert "nothing" not in late
+    with pytest.raises(ModuleNotFoundError, match="nowhere"):
+        late["__getattr__"]("nothing")
+    with pytest.raises(ModuleNotFoundError, match="nowhere"):
+        exec("from nowhere.at_all import nothing", late)

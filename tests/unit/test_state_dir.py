@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from lbctl.errors import ApplyFailed, PermissionDenied
-from lbctl.host import LocalHost, write_whole
-from lbctl.host import host as host_module
+from lbctl.host import LocalHost, host as host_module, write_whole
 from lbctl.host.files import write_new
 
 NOBODY = 65534

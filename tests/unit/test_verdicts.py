@@ -7,8 +7,7 @@ from fractions import Fraction
 from ipaddress import IPv4Address
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from lbctl.engine.change.facts import YOUNG, read_facts
 from lbctl.engine.record import verdicts as record

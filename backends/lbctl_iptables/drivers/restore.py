@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lbctl.host import Completed, ModuleState, kernel_module, reported_version, rules_tables
 from lbctl.host.nf_tables import expect_tables
+from lbctl.values import dataclass
 from lbctl_iptables import layout
 from lbctl_iptables.dialect import Feature, Release
 from lbctl_iptables.drivers.found import DriverProbe

@@ -7,11 +7,12 @@ it, or stands before the value, as it did before iptables 1.4.3.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from lbctl.model import Family, decimal
+from lbctl.values import dataclass
 from lbctl_iptables.reading.options import (
     COMMANDS,
     FLAGS,

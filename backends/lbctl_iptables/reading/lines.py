@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from lbctl.values import dataclass
 from lbctl_rules.shell import HARMLESS, Script, Trouble, program_at, without_redirections
 
 if TYPE_CHECKING:

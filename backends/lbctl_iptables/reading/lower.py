@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
     from lbctl.model import Family
     from lbctl_iptables.reading.rule import IptRule as ReadRule
-    from lbctl_iptables.reading.ruleset import IptChain as ReadChain
-    from lbctl_iptables.reading.ruleset import IptTable
+    from lbctl_iptables.reading.ruleset import IptChain as ReadChain, IptTable
     from lbctl_netfilter.conditions import Selector
     from lbctl_netfilter.draft import Draft
     from lbctl_netfilter.ir import Rule

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from lbctl.model import Family, decimal
+from lbctl.values import dataclass
 from lbctl_iptables.reading import corrections, grammar, lines
 from lbctl_iptables.reading.lines import LineKind
 from lbctl_iptables.reading.rule import IptRule, Store

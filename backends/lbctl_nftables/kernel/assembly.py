@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import lru_cache
 from itertools import starmap
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -20,7 +21,7 @@ from lbctl_nftables.kernel.expressions import CONNTRACK, META
 from lbctl_nftables.kernel.values import VERDICT_CODES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 #: A name and attributes.
 _Expression: TypeAlias = "tuple[str, dict[int, bytes]]"
@@ -73,7 +74,8 @@ class Assembler:
 
     def add(self, line: str) -> None:
         """Add what stands between the brackets of a line."""
-        for pattern, assemble in _FORMS:
+        name, _, rest = line.partition(" ")
+        for pattern, assemble in _forms(name):
             found = pattern.fullmatch(line)
             if found is not None:
                 try:
@@ -82,7 +84,6 @@ class Assembler:
                     break
                 self._append(name, fields)
                 return
-        name, _, rest = line.partition(" ")
         self._append(name, {_PRINTED: rest.encode()})
 
     def _append(self, name: str, fields: dict[int, bytes]) -> None:
@@ -315,4 +316,10 @@ _PATTERNS: Mapping[str, _Form] = {
     r"flow_offload flowtable (\S+)": Assembler.flow,
     r"dynset (\w+) reg_key (\d+) set (\S+)((?: \w+ \S+)*)": Assembler.dynset,
 }
-_FORMS = tuple((re.compile(pattern), assemble) for pattern, assemble in _PATTERNS.items())
+
+
+@lru_cache(maxsize=64)
+def _forms(name: str) -> Sequence[tuple[re.Pattern[str], _Form]]:
+    """Return the forms of expressions of a name, each with what puts them together."""
+    of_name = re.compile(rf"{re.escape(name)}\b")
+    return [(re.compile(each), assemble) for each, assemble in _PATTERNS.items() if of_name.match(each)]

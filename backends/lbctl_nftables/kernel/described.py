@@ -13,11 +13,12 @@ listed one after the other, and no generation is known; so whoever writes reads 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from lbctl.errors import ApplyFailed
+from lbctl.values import dataclass
 from lbctl_nftables.kernel import assembly, datatypes
 from lbctl_nftables.kernel.values import (
     ANONYMOUS,
@@ -76,7 +77,7 @@ class DescribedTable:
     others: tuple[tuple[str, str], ...] = ()
 
 
-def tables(host: Host) -> tuple[KernelTable, ...]:
+def described_tables(host: Host) -> tuple[KernelTable, ...]:
     """Return all tables; raises `ApplyFailed`."""
     done = host.listing(_listing_tables(host))
     if done.code:
@@ -85,9 +86,9 @@ def tables(host: Host) -> tuple[KernelTable, ...]:
     return tuple(KernelTable(found[1], found[2]) for found in matches if found)
 
 
-def table(host: Host, name: KernelTable) -> DescribedTable:
+def described_table(host: Host, name: KernelTable) -> DescribedTable:
     """Return one table; of one that is not there, nothing. Raises `ApplyFailed`."""
-    if name not in tables(host):
+    if name not in described_tables(host):
         return DescribedTable()
     done = host.listing(_words(host, name))
     if done.code:
@@ -96,7 +97,7 @@ def table(host: Host, name: KernelTable) -> DescribedTable:
     return _parsed(done.out, name)
 
 
-def expect(host: Host, names: Sequence[KernelTable]) -> None:
+def expect_described(host: Host, names: Sequence[KernelTable]) -> None:
     """Have the host know that these tables are asked for next; see `Host.expect`."""
     host.expect(listings=[_listing_tables(host), *(_words(host, name) for name in names)])
 

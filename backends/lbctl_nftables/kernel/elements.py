@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from lbctl_nftables.kernel import described, netlink
+from lbctl.values import dataclass
+from lbctl_nftables.kernel import netlink
 from lbctl_nftables.kernel.values import KernelElement
+from lbctl_rules import imported_on_call
+
+# Few hosts need it: those where no program speaks netlink.
+with imported_on_call(globals()):
+    from lbctl_nftables.kernel.described import described_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -51,7 +56,7 @@ def requests(table: KernelTable, sets: Iterable[Set]) -> list[bytes]:
 def elements(host: Host, table: KernelTable, declared: Set) -> list[KernelElement]:
     """Return the elements of a set or map, in no order; a set that is no longer there has none."""
     if not host.speaks_netlink():
-        return list(described.table(host, table).elements.get(declared.name, ()))
+        return list(described_table(host, table).elements.get(declared.name, ()))
     if _is_empty(declared):
         return []
     filters = _filters(table, declared)
@@ -77,7 +82,7 @@ def elements_at(host: Host, table: KernelTable, name: str, keys: Iterable[bytes]
     """Return the elements of a set or map, none with intervals, that have one of these keys."""
     if not host.speaks_netlink():
         wanted = frozenset(keys)
-        return [each for each in described.table(host, table).elements.get(name, ()) if each.key in wanted]
+        return [each for each in described_table(host, table).elements.get(name, ()) if each.key in wanted]
     head = netlink.name(_TABLE, table.name) + netlink.name(_SET, name)
     filters = [
         head

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lbctl_nftables.kernel import datatypes, described, netlink
+from lbctl_nftables.kernel import datatypes, netlink
 from lbctl_nftables.kernel.values import (
     MAP,
     KernelChain,
@@ -16,6 +16,11 @@ from lbctl_nftables.kernel.values import (
     KernelRule,
     Set,
 )
+from lbctl_rules import imported_on_call
+
+# Few hosts need it: those where no program speaks netlink.
+with imported_on_call(globals()):
+    from lbctl_nftables.kernel.described import described_table, described_tables
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -83,20 +88,20 @@ def requests(table: KernelTable) -> tuple[bytes, ...]:
 
 def tables(host: Host) -> Collection[tuple[str, str]]:
     """Return the family and the name of each table; raises `ApplyFailed`."""
-    return netlink.tables(host).keys() if host.speaks_netlink() else described.tables(host)
+    return netlink.tables(host).keys() if host.speaks_netlink() else described_tables(host)
 
 
 def is_dormant(host: Host, table: KernelTable) -> bool:
     """Return True if some process has put a table to sleep: the kernel acts on nothing of it."""
     if not host.speaks_netlink():
-        return described.table(host, table).is_dormant
+        return described_table(host, table).is_dormant
     return bool(netlink.tables(host).get(table, 0) & _DORMANT)
 
 
 def chains(host: Host, table: KernelTable) -> Iterator[KernelChain]:
     """Yield the chains of a table in the kernel's order."""
     if not host.speaks_netlink():
-        yield from described.table(host, table).chains
+        yield from described_table(host, table).chains
         return
     # No kernel up to 6.18 filters chains by their table.
     mine = table.name.encode(errors="surrogateescape") + b"\0"
@@ -109,7 +114,7 @@ def chains(host: Host, table: KernelTable) -> Iterator[KernelChain]:
 def chain(host: Host, table: KernelTable, name: str) -> KernelChain | None:
     """Return one chain; None if there is none."""
     if not host.speaks_netlink():
-        return next((each for each in described.table(host, table).chains if each.name == name), None)
+        return next((each for each in described_table(host, table).chains if each.name == name), None)
     filters = netlink.name(_CHAIN_TABLE, table.name) + netlink.name(_CHAIN_NAME, name)
     found = netlink.get(host, netlink.GET_CHAIN, netlink.NEW_CHAIN, table.family, filters)
     return _chain(netlink.attributes(found.body), table.family) if found else None
@@ -143,7 +148,7 @@ def _hook(fields: Mapping[int, bytes], family: str) -> KernelHook:
 def rules(host: Host, table: KernelTable, chain: str | None = None) -> Iterator[KernelRule]:
     """Yield the rules of a table, or of one of its chains, in order."""
     if not host.speaks_netlink():
-        rules = described.table(host, table).rules
+        rules = described_table(host, table).rules
         yield from (rule for rule in rules if chain in {None, rule.chain})
         return
     filters = netlink.name(_RULE_TABLE, table.name)
@@ -160,7 +165,7 @@ def rules(host: Host, table: KernelTable, chain: str | None = None) -> Iterator[
 def sets(host: Host, table: KernelTable) -> dict[str, Set]:
     """Return the declarations of a table's sets and maps, anonymous ones too, by name."""
     if not host.speaks_netlink():
-        return dict(described.table(host, table).sets)
+        return dict(described_table(host, table).sets)
     filters = netlink.name(_SET_TABLE, table.name)
     messages = netlink.dump(host, netlink.GET_SET, netlink.NEW_SET, table.family, filters)
     found = [netlink.attributes(message.body) for message in messages]
@@ -171,7 +176,7 @@ def sets(host: Host, table: KernelTable) -> dict[str, Set]:
 def declaration(host: Host, table: KernelTable, name: str) -> Set | None:
     """Return the declaration of one set or map; None if there is none."""
     if not host.speaks_netlink():
-        return described.table(host, table).sets.get(name)
+        return described_table(host, table).sets.get(name)
     filters = netlink.name(_SET_TABLE, table.name) + netlink.name(_SET_NAME, name)
     found = netlink.get(host, netlink.GET_SET, netlink.NEW_SET, table.family, filters)
     return _set(netlink.attributes(found.body)) if found else None
@@ -216,7 +221,7 @@ def _statements(fields: Mapping[int, bytes]) -> Iterator[str]:
 def others(host: Host, table: KernelTable) -> Iterator[tuple[str, str]]:
     """Yield the kind and the name of each object of a table: counters, quotas and the like."""
     if not host.speaks_netlink():
-        yield from described.table(host, table).others
+        yield from described_table(host, table).others
         return
     filters = netlink.name(_OBJECT_TABLE, table.name)
     for message in netlink.dump(host, netlink.GET_OBJECT, netlink.NEW_OBJECT, table.family, filters):
@@ -229,7 +234,7 @@ def others(host: Host, table: KernelTable) -> Iterator[tuple[str, str]]:
 def flowtables(host: Host, table: KernelTable) -> Iterator[KernelFlowtable]:
     """Yield the flowtables of a table."""
     if not host.speaks_netlink():
-        yield from described.table(host, table).flowtables
+        yield from described_table(host, table).flowtables
         return
     filters = netlink.name(_FLOWTABLE_TABLE, table.name)
     for message in netlink.dump(host, netlink.GET_FLOWTABLE, netlink.NEW_FLOWTABLE, table.family, filters):

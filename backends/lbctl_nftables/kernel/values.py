@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from lbctl.values import dataclass
 from lbctl_nftables.kernel import datatypes, netlink
 
 if TYPE_CHECKING:

@@ -7,10 +7,11 @@ Nothing is run, resolved or opened: an `include` is reported, a variable is what
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from lbctl.model import decimal
+from lbctl.values import dataclass
 from lbctl_netfilter.log import Log
 from lbctl_nftables import layout, recognize
 from lbctl_nftables.reading import script

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from lbctl.values import dataclass
 
 #: A value, or the parts of a concatenation, as written: addresses, numbers, ranges `a-b`, names.
 Key: TypeAlias = tuple[str, ...]

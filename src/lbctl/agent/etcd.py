@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 from base64 import b64decode, b64encode
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lbctl.agent.sources import credentials
 from lbctl.agent.sources.source import SourceFailed
 from lbctl.agent.sources.wire import Ask, HttpPeer, exchange
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Iterator, Mapping

@@ -29,8 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from lbctl.agent.states import Progress
 from lbctl.config import dump
-from lbctl.engine.record import overrides as override_records
-from lbctl.engine.record import verdicts as verdict_records
+from lbctl.engine.record import overrides as override_records, verdicts as verdict_records
 from lbctl.model import Family, read_record
 
 if TYPE_CHECKING:

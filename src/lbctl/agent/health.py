@@ -5,11 +5,12 @@ Times are given as `Moment`: `steady` never jumps and orders everything; `wall` 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from lbctl.model import MAX_RESULT, Family, inert
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from lbctl.model import Address, Check

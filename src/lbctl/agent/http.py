@@ -13,7 +13,7 @@ import contextlib
 import socket
 import struct
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import field
 from http import HTTPStatus
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, TypeAlias
@@ -22,6 +22,7 @@ import h11
 
 from lbctl.errors import LbctlError
 from lbctl.model import inert
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

@@ -15,13 +15,14 @@ import asyncio
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, TypeVar
 
 from lbctl.agent.journal import Priority
 from lbctl.errors import LbctlError, Stale
 from lbctl.host import rule_reports
 from lbctl.model import brief
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -7,12 +7,13 @@ services share is one `Target` and is run once.
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from lbctl.agent.health import Moment, Outcome, Subject, Target
 from lbctl.agent.states import STEPS, CheckStanding, Progress, TargetState
 from lbctl.model import Check, ExecProbe, Family, Health, Initial, KnownVerdicts, Verdict, fingerprint
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping

@@ -7,13 +7,13 @@ passed on: what a program hears last is how things are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from lbctl.agent.checks import outcomes, program
 from lbctl.agent.journal import Priority
 from lbctl.model import inert
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     import asyncio

@@ -7,7 +7,6 @@ record, and the log of events, the programs of `notify` and those of `[agent]` h
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from lbctl.agent.recorder import Recorder
 from lbctl.agent.sources import Finder
 from lbctl.engine.record import discovered, verdicts
 from lbctl.errors import LbctlError
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping

@@ -11,13 +11,13 @@ import asyncio
 import errno
 import os
 import stat
-from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lbctl.errors import ApplyFailed, LbctlError
 from lbctl.host.files import write_whole
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable

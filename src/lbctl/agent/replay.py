@@ -6,7 +6,7 @@ kernel, and is no change of shares.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from lbctl.config import loads
 from lbctl.engine.record import verdicts
 from lbctl.errors import Damaged, IntentError
 from lbctl.model import Facts, Override, Shift, effective, time_of
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import socket
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from lbctl.agent.view import View
 from lbctl.engine.change.keep import Keeper
 from lbctl.engine.record.memory import SessionMemory
 from lbctl.errors import IntentError, Stale
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,12 +6,13 @@ that was never checked counts at once. One that fails again soon after it return
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from lbctl.agent.health import Ending, Moment, Outcome, Subject, Target
 from lbctl.model import Check, Health
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from lbctl.model import Verdict

@@ -8,8 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from lbctl.documents.agent import AgentDocument, AgentStatusDocument, FillDocument, RateDocument
-from lbctl.documents.status import AgentSummaryDocument
-from lbctl.documents.status import status as status_document
+from lbctl.documents.status import AgentSummaryDocument, status as status_document
 from lbctl.engine import status, unsettled
 from lbctl.model import Rates, time_of
 from lbctl.version import __version__

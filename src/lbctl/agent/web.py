@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from dataclasses import dataclass
 from http import HTTPStatus
 from ipaddress import ip_address
 from time import monotonic
@@ -15,6 +14,7 @@ from lbctl.agent import metrics, page
 from lbctl.agent.http import Request, RequestRefused, Response
 from lbctl.documents import FORMAT_VERSION
 from lbctl.model import inert
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping

@@ -85,8 +85,7 @@ def run(
         raise IntentError("--listen-name without --listen", hint="e.g. --listen 127.0.0.1:9099")
 
     try:
-        from lbctl.agent.run import Options
-        from lbctl.agent.run import run as run_agent
+        from lbctl.agent.run import Options, run as run_agent
     except ModuleNotFoundError as error:
         raise NoBackend(
             f"the agent needs the package {error.name}", hint="pip install 'lbctl[agent]'"

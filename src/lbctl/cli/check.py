@@ -41,7 +41,7 @@ def check(
 ) -> None:
     """Validate intent files: report every error with its line."""
     from lbctl.cli.output import Style, print_json, say
-    from lbctl.cli.work import one_file, session_for
+    from lbctl.cli.work import one_file
     from lbctl.documents.check import CheckDocument, problems
 
     named = [one_file(file, config) for file in files or (None,)]
@@ -57,7 +57,7 @@ def check(
 
         host = open_host()
     if kernel:
-        session = session_for(host, backend, driver, allow_remap=allow_remap)
+        session = engine.open_session(host, backend=backend, driver=driver, allow_remap=allow_remap)
         for intent in intents:
             session.check(session.compile(intent))
     elif backend != "auto" or driver is not None:

@@ -5,11 +5,11 @@ A command is imported when it is the one that is called, or when the help lists 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lbctl.cli.usage import Group
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -35,12 +35,13 @@ def watch_trial(owner: Annotated[str, typer.Argument()], ident: Annotated[str, t
     """Revert a trial in time unless it is confirmed. lbctl apply --trial starts this."""
     from lbctl import engine
     from lbctl.cli.context import open_host
-    from lbctl.cli.work import session_for
 
     host = open_host()
     tried = engine.read_trial(host, owner)
     if tried is not None and tried.ident == ident:
         state = tried.before
-        session = session_for(host, state.backend, state.driver, allow_remap=state.allow_remap)
+        session = engine.open_session(
+            host, backend=state.backend, driver=state.driver, allow_remap=state.allow_remap
+        )
         session.need_privilege()
         engine.watch(session, owner, ident)

@@ -6,7 +6,7 @@ is the same in both families is drawn once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from fractions import Fraction
 from itertools import pairwise
@@ -14,6 +14,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, NamedTuple
 
 from lbctl.model import brief
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping, Sequence

@@ -46,8 +46,7 @@ def history(
     from lbctl.cli.output import print_json, say
     from lbctl.cli.status_text import width
     from lbctl.cli.work import mention_unsettled
-    from lbctl.documents.history import difference as difference_document
-    from lbctl.documents.history import history as document
+    from lbctl.documents.history import difference as difference_document, history as document
 
     if export and (diff or number is not None):
         raise IntentError("--export prints every state: leave out the number and --diff")

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import pairwise
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from lbctl.errors import IntentError, WrongUsage
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

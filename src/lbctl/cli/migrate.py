@@ -100,8 +100,7 @@ def migrate(
     connection is lost; if a step fails, the state before is restored.
     """
     from lbctl import engine
-    from lbctl.cli import migration as shown
-    from lbctl.cli import work
+    from lbctl.cli import migration as shown, work
     from lbctl.cli.context import open_host
     from lbctl.cli.intents import announce, context_of, files_if_any, intent_if_any
     from lbctl.cli.output import print_json, say
@@ -122,10 +121,10 @@ def migrate(
             intent = intent_if_any(config)
             if owner is not None and intent and intent.owner == whose:
                 announce(files_if_any(config))
-            session = work.session_for(
+            session = engine.open_session(
                 host,
-                to,
-                driver,
+                backend=to,
+                driver=driver,
                 allow_remap=allow_remap,
                 patience=wait,
                 cautious=work.is_cautious(yes=yes, ignore_health=ignore_health),

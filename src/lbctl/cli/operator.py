@@ -54,12 +54,11 @@ def session_for_owner(context: Context, *, ignore_health: bool) -> Session:
 
     Such a command does not ask: what failed when the last agent ended stays out.
     """
-    from lbctl.cli.work import session_for, settle
+    from lbctl import engine
+    from lbctl.cli.work import settle
 
     settle(context, patience=_PATIENCE)
-    return session_for(
-        context.host, "auto", None, patience=_PATIENCE, cautious=not ignore_health, unattended=True
-    )
+    return engine.open_session(context.host, patience=_PATIENCE, cautious=not ignore_health, unattended=True)
 
 
 def carry_out(operation: Operation, *, yes: bool, data: bool, color: Color) -> bool:

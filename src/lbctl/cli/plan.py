@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +19,7 @@ from lbctl.cli.options import (
     Output,
 )
 from lbctl.errors import IntentError
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -123,12 +123,12 @@ def _plan(
     from lbctl.cli.fleet import published_name
     from lbctl.cli.intents import context_with_intent
     from lbctl.cli.progress import stages
-    from lbctl.cli.work import mention_rollback, mention_unsettled, session_for
+    from lbctl.cli.work import mention_rollback, mention_unsettled
 
     with stages("Reading the intent", "Comparing it with the kernel") as next_stage:
         context, intent = context_with_intent(open_host(), config)
         next_stage()
-        session = session_for(context.host, backend, driver, allow_remap=allow_remap)
+        session = engine.open_session(context.host, backend=backend, driver=driver, allow_remap=allow_remap)
         made = engine.annotate(session, engine.plan(session, intent))
     left = mention_unsettled(context, data=show.output is Format.JSON)
     undone = mention_rollback(context.host, intent)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
 
 from lbctl.cli.options import Format
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -23,11 +23,11 @@ def remove(
     from lbctl.cli.context import open_host
     from lbctl.cli.intents import context_of
     from lbctl.cli.output import plan_document, print_json, say, show_plans
-    from lbctl.cli.work import confirmed, declined, session_for, settle, warn_of_removal
+    from lbctl.cli.work import confirmed, declined, settle, warn_of_removal
 
     context = context_of(open_host(), owner, config)
     whose = context.owner
-    session = session_for(context.host, backend, driver, patience=wait, unattended=yes)
+    session = engine.open_session(context.host, backend=backend, driver=driver, patience=wait, unattended=yes)
     settle(context, patience=wait)
     engine.ensure_ended(session.host, whose, patience=wait)
     changes = engine.removal(session, whose, everywhere=backend == "auto" and driver is None)

@@ -53,7 +53,6 @@ def rollback(
         confirmed,
         declined,
         is_cautious,
-        session_for,
         settle,
         warn_of_removal,
     )
@@ -70,10 +69,10 @@ def rollback(
     # An abandoned trial is what is gone back from.
     settle(context, patience=wait, trials=False)
     target = engine.restorable(host, whose) if to is None else engine.state(host, whose, to)
-    session = session_for(
+    session = engine.open_session(
         host,
-        target.backend,
-        target.driver,
+        backend=target.backend,
+        driver=target.driver,
         allow_remap=target.allow_remap,
         patience=wait,
         cautious=is_cautious(yes=yes, ignore_health=ignore_health),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
@@ -13,6 +12,7 @@ import typer
 from lbctl.cli.complete import complete_service
 from lbctl.cli.options import BackendName, Color, Colors, Config, DriverName, Format, Output, Owner
 from lbctl.errors import IntentError, NoIntentFile
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,8 +59,9 @@ def status(
     Counts are the kernel's own, of new connections; actual shares are of those since a service last changed.
     Without an intent file, the intent that was applied last is shown.
     """
+    from lbctl import engine
     from lbctl.cli.context import Context, open_host
-    from lbctl.cli.work import mention_rollback, session_for
+    from lbctl.cli.work import mention_rollback
 
     if watch and exit_code:
         raise IntentError("--watch never ends, so it has no exit code")
@@ -68,7 +69,7 @@ def status(
     intent, applied = _intent(host, config, owner)
     _ensure_known(services or (), intent)
     # What was applied by consent is there by consent.
-    session = session_for(host, backend, driver, allow_remap=True)
+    session = engine.open_session(host, backend=backend, driver=driver, allow_remap=True)
     look = _Look(
         session=session,
         context=Context(host=host, owner=intent.owner),

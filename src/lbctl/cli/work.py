@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from lbctl.cli.context import Context
-    from lbctl.engine import HistoryEntry, Session, SharePolicy, Trial, Unsettled
+    from lbctl.engine import HistoryEntry, SharePolicy, Trial, Unsettled
     from lbctl.host import Host
     from lbctl.model import Analysis, Intent, Plan
 
@@ -28,30 +28,6 @@ def one_file(argument: Path | None, config: Path | None) -> Path | None:
     if argument is not None and config is not None:
         raise IntentError(f"two intent files: {argument} and --config {config}", hint="name one of them")
     return config if argument is None else argument
-
-
-def session_for(
-    host: Host,
-    backend: str,
-    driver: str | None,
-    *,
-    allow_remap: bool = False,
-    patience: float = 0.0,
-    cautious: bool = False,
-    unattended: bool = False,
-) -> Session:
-    """The session on a host; raises `NoBackend`."""
-    from lbctl.engine import open_session
-
-    return open_session(
-        host,
-        backend=backend,
-        driver=driver,
-        allow_remap=allow_remap,
-        patience=patience,
-        cautious=cautious,
-        unattended=unattended,
-    )
 
 
 def is_cautious(*, yes: bool, ignore_health: bool) -> bool:
@@ -70,7 +46,7 @@ def settle(context: Context, *, patience: float, trials: bool = True) -> None:
 
     host, owner = context.host, context.owner
     if engine.unsettled(host, owner).due:
-        for note in engine.recover(session_for(host, "auto", None, patience=patience), owner, trials=trials):
+        for note in engine.recover(engine.open_session(host, patience=patience), owner, trials=trials):
             say(note)
 
 

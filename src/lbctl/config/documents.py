@@ -13,7 +13,6 @@ import re
 import stat
 import sys
 import tomllib
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from lbctl.config.values import show
 from lbctl.errors import ConfigProblem, IntentError
 from lbctl.model import inert
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from typing import NoReturn, TextIO

@@ -10,7 +10,6 @@ import os
 import stat
 from bisect import bisect_left, insort
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, assert_never
@@ -42,6 +41,7 @@ from lbctl.model import (
     slot_count,
     takeover_obstacles,
 )
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -176,7 +176,8 @@ def find(config: Path | None, environ: Mapping[str, str], cwd: Path, etc: Path =
         return found
     raise NoIntentFile(
         f"no intent file: neither ./lbctl.toml nor {name_of(etc / 'lbctl.toml')} is there",
-        hint="write one with `lbctl init`, or with `lbctl import` from existing rules; or name one with --config FILE",
+        hint="write one with `lbctl init`, or with `lbctl import` from existing rules; "
+        "or name one with --config FILE",
     )
 
 
@@ -1024,6 +1025,3 @@ def _build(drafts: Iterable[_Draft], report: _Report) -> list[Service]:
                 draft.origin, draft.at(), f"{draft.label}: {error}", "see the documentation of the file"
             )
     return services
-
-
-__all__ = ["find", "find_local", "finder", "load", "load_merged", "loads", "unread"]

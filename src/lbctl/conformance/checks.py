@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ from lbctl.model import (
     SourceNat,
     State,
 )
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from lbctl.conformance.site import Failed, Site
 from lbctl.errors import LbctlError
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from lbctl.conformance.checks import ConformanceCheck

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from lbctl.errors import Unsupported
 from lbctl.host.netns import Namespace, PrivateHost
 from lbctl.model import Family, Intent, Scheduler, Service
 from lbctl.spi import backends, require
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -13,7 +13,6 @@ import threading
 import time
 from collections import Counter
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from lbctl.errors import LbctlError
 from lbctl.host import LocalHost
 from lbctl.host.netns import Namespace, PrivateHost, become_root_of_user_namespace
 from lbctl.model import Check, Endpoint, Family, Intent, Listener, Protocol, Service, TcpProbe
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -1,92 +1,46 @@
 """Every effect of lbctl: running programs, reading files, importing bindings, locks and namespaces."""
 
-from typing import TYPE_CHECKING
+# At once: its module has the same name, and would be found instead.
+from lbctl.host.links import links as links
+from lbctl.lazy import imported_on_use
 
-from lbctl.host.links import links
-from lbctl.lazy import importer
-
-if TYPE_CHECKING:
+with imported_on_use(globals()):
     from lbctl.host.conntrack import (
-        TrackedConnection,
-        connection_counts,
-        forget_flows,
-        local_addresses,
-        translated_connections,
+        TrackedConnection as TrackedConnection,
+        connection_counts as connection_counts,
+        forget_flows as forget_flows,
+        local_addresses as local_addresses,
+        translated_connections as translated_connections,
     )
-    from lbctl.host.files import write_whole
-    from lbctl.host.host import TOOL, Completed, Host, LocalHost
-    from lbctl.host.kernel import ModuleState, has_ipv6, kernel_module
-    from lbctl.host.links import Link, link_names, neighbours
-    from lbctl.host.nf_tables import rule_reports, rules_generation, rules_tables
-    from lbctl.host.orders import Orders, ToolRun
-    from lbctl.host.privilege import UNPRIVILEGED, need_privilege
-    from lbctl.host.reports import Reports
-    from lbctl.host.routes import Route, has_routes, links_back, links_in, route_to, routes_to
-    from lbctl.host.sockets import Listening, listening
-    from lbctl.host.tools import reported_version
-    from lbctl.host.units import applies_again, enabled, links_of, unit_file
-
-_HOMES = {
-    "conntrack": (
-        "TrackedConnection",
-        "connection_counts",
-        "forget_flows",
-        "local_addresses",
-        "translated_connections",
-    ),
-    "files": ("write_whole",),
-    "host": ("TOOL", "Completed", "Host", "LocalHost"),
-    "kernel": ("ModuleState", "has_ipv6", "kernel_module"),
-    "links": ("Link", "link_names", "neighbours"),
-    "nf_tables": ("rule_reports", "rules_generation", "rules_tables"),
-    "orders": ("Orders", "ToolRun"),
-    "privilege": ("UNPRIVILEGED", "need_privilege"),
-    "reports": ("Reports",),
-    "routes": ("Route", "has_routes", "links_back", "links_in", "route_to", "routes_to"),
-    "sockets": ("Listening", "listening"),
-    "tools": ("reported_version",),
-    "units": ("applies_again", "enabled", "links_of", "unit_file"),
-}
-
-__all__ = [
-    "TOOL",
-    "UNPRIVILEGED",
-    "Completed",
-    "Host",
-    "Link",
-    "Listening",
-    "LocalHost",
-    "ModuleState",
-    "Orders",
-    "Reports",
-    "Route",
-    "ToolRun",
-    "TrackedConnection",
-    "applies_again",
-    "connection_counts",
-    "enabled",
-    "forget_flows",
-    "has_ipv6",
-    "has_routes",
-    "kernel_module",
-    "link_names",
-    "links",
-    "links_back",
-    "links_in",
-    "links_of",
-    "listening",
-    "local_addresses",
-    "need_privilege",
-    "neighbours",
-    "reported_version",
-    "route_to",
-    "routes_to",
-    "rule_reports",
-    "rules_generation",
-    "rules_tables",
-    "translated_connections",
-    "unit_file",
-    "write_whole",
-]
-
-__getattr__ = importer(__name__, _HOMES)
+    from lbctl.host.files import write_whole as write_whole
+    from lbctl.host.host import TOOL as TOOL, Completed as Completed, Host as Host, LocalHost as LocalHost
+    from lbctl.host.kernel import (
+        ModuleState as ModuleState,
+        has_ipv6 as has_ipv6,
+        kernel_module as kernel_module,
+    )
+    from lbctl.host.links import Link as Link, link_names as link_names, neighbours as neighbours
+    from lbctl.host.nf_tables import (
+        rule_reports as rule_reports,
+        rules_generation as rules_generation,
+        rules_tables as rules_tables,
+    )
+    from lbctl.host.orders import Orders as Orders, ToolRun as ToolRun
+    from lbctl.host.privilege import UNPRIVILEGED as UNPRIVILEGED, need_privilege as need_privilege
+    from lbctl.host.reports import Reports as Reports
+    from lbctl.host.routes import (
+        Route as Route,
+        has_routes as has_routes,
+        links_back as links_back,
+        links_in as links_in,
+        route_to as route_to,
+        routes_to as routes_to,
+    )
+    from lbctl.host.sockets import Listening as Listening, listening as listening
+    from lbctl.host.tools import reported_version as reported_version
+    from lbctl.host.units import (
+        applies_again as applies_again,
+        enabled as enabled,
+        links_of as links_of,
+        unit_file as unit_file,
+    )

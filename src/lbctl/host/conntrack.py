@@ -6,12 +6,12 @@ import re
 import struct
 import sys
 from collections import Counter
-from dataclasses import dataclass
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 from lbctl.model import Family, Protocol, split
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -20,20 +20,21 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypedDict, TypeVar
 
 from lbctl.errors import ApplyFailed, PermissionDenied, Stale
 from lbctl.host.capabilities import Capability, capabilities
 from lbctl.host.reports import subscribe
 from lbctl.host.state import StateDir
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from types import ModuleType
+    from typing import Unpack
 
     from lbctl.host.orders import Orders
     from lbctl.host.reports import Reports, Words
@@ -75,6 +76,20 @@ class Completed:
             return None
         known = {int(each): each.name for each in signal.Signals}
         return f"signal {number} ({known[number]})" if number in known else f"signal {number}"
+
+
+class Expected(TypedDict, total=False):
+    """What of a host is asked next, each field by the method of that name."""
+
+    reads: Iterable[str]
+    globs: Iterable[str]
+    #: Paths, or patterns as of `glob`.
+    fingerprints: Iterable[str]
+    #: Programs that change nothing; each is run anew.
+    runs: Iterable[Sequence[str]]
+    listings: Iterable[Sequence[str]]
+    #: The protocol and the requests, which take the place of earlier ones; without any, no answer is kept.
+    netlink: tuple[int, Sequence[bytes]]
 
 
 class Host(Protocol):
@@ -164,22 +179,8 @@ class Host(Protocol):
     def byte_order(self) -> Literal["little", "big"]:
         """Return how that host's kernel writes integers."""
 
-    def expect(
-        self,
-        *,
-        reads: Iterable[str] = (),
-        globs: Iterable[str] = (),
-        fingerprints: Iterable[str] = (),
-        runs: Iterable[Sequence[str]] = (),
-        listings: Iterable[Sequence[str]] = (),
-        netlink: tuple[int, Sequence[bytes]] | None = None,
-    ) -> None:
-        """Take note of what is asked next, one by one: a host that is far away is asked for it in one go.
-
-        What `fingerprints` has may be a pattern. The programs of `runs` change nothing, and each is run anew.
-        `netlink` has its protocol and requests: they take the place of earlier ones, and without any, no
-        answer is kept.
-        """
+    def expect(self, **expected: Unpack[Expected]) -> None:
+        """Take note of what is asked next, one by one: a host that is far away is asked for it in one go."""
 
     def kept(self, name: str, make: Callable[[], T]) -> AbstractContextManager[T]:
         """What `make` makes, kept under `name` for the next time; where the work with it raises, it is not.
@@ -498,7 +499,7 @@ class LocalHost:
         """See `Host`."""
         return sys.byteorder
 
-    def expect(self, **_: object) -> None:
+    def expect(self, **expected: Unpack[Expected]) -> None:
         """See `Host`. Nothing is far away."""
 
     @contextmanager

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from ipaddress import ip_interface, ip_network
 from typing import TYPE_CHECKING
 
 from lbctl.model import Family
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -8,11 +8,11 @@ option itself is not recognised.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
 from lbctl.model import Family, Protocol, join
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -6,10 +6,10 @@ Secrets are in files: a value holds their paths. What is in a file is checked wh
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Protocol
 
 from lbctl.model.check import check_file
+from lbctl.values import dataclass
 
 #: Members of etcd that can be named.
 MAX_MEMBERS = 16

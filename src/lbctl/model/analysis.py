@@ -7,13 +7,14 @@ that it read is dropped in silence: a rule is a part of a service, or counted as
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from ipaddress import ip_address, ip_network, summarize_address_range
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from lbctl.model.intent import Family
 from lbctl.model.numbers import decimal
 from lbctl.model.text import brief
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

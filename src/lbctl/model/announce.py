@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lbctl.model.check import check_file
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network

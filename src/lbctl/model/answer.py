@@ -6,7 +6,7 @@ then stays. `merged` adds the endpoints of a right one to those of the file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -15,6 +15,7 @@ from lbctl.model.discovery import WeightOwner
 from lbctl.model.forward import Forward
 from lbctl.model.intent import MAX_SLOTS, Endpoint, Family, State
 from lbctl.model.schedule import slot_count
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence, Set
@@ -180,6 +181,3 @@ def _place(endpoint: Endpoint) -> tuple[int, int, int]:
     address = endpoint.address
     version, number = (0, 0) if address is None else (address.version, int(address))
     return version, number, endpoint.port or 0
-
-
-__all__ = ["Discovered", "merged", "ordered", "problem"]

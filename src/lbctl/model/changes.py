@@ -6,7 +6,7 @@ field is compared without a word here.
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,6 +14,7 @@ from lbctl.model.check import Check
 from lbctl.model.discovery import Discovery
 from lbctl.model.intent import State
 from lbctl.model.text import duration
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

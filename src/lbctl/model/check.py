@@ -8,11 +8,12 @@ checked. All times are whole milliseconds.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, TypeAlias
+
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -328,23 +329,3 @@ def check_argv(argv: tuple[str, ...]) -> tuple[str, ...]:
 
 #: What holds for a service without a `health` table.
 DEFAULT_POLICY = HealthPolicy()
-
-
-__all__ = [
-    "DEFAULT_POLICY",
-    "AllDown",
-    "Check",
-    "CheckKind",
-    "DnsProbe",
-    "ExecProbe",
-    "HealthPolicy",
-    "HttpProbe",
-    "Initial",
-    "OnDown",
-    "Probe",
-    "RecordType",
-    "StatusRange",
-    "TcpProbe",
-    "TlsOptions",
-    "UdpProbe",
-]

@@ -6,12 +6,12 @@ What a source answers is not trusted: `Discovery` holds the bounds, and `lbctl.m
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.model.check import HOST_NAME, check_file
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ reason. An endpoint is in rotation only if all of its owners agree.
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -38,6 +38,7 @@ from lbctl.model.verdict import (
     awaited,
     judge,
 )
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence

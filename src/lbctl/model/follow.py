@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import TypeAlias
 
 from lbctl.model.check import check_file
+from lbctl.values import dataclass
 
 _Network: TypeAlias = IPv4Network | IPv6Network
 

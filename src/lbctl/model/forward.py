@@ -9,9 +9,10 @@ tracks no connection.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import Enum, StrEnum, auto
 from fractions import Fraction
 from functools import lru_cache
@@ -22,6 +22,7 @@ from lbctl.model.forward import Forward, Hop, check_mac
 from lbctl.model.maglev import maglev
 from lbctl.model.rotation import NONE, WHOLE, bypassed, padded, turns
 from lbctl.model.schedule import schedule, shares, weight_shares
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

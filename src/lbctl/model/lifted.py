@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
 from lbctl.model.forward import Forward
 from lbctl.model.schedule import shares
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

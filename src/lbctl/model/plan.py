@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
@@ -12,6 +12,7 @@ from lbctl.model.check import OnDown
 from lbctl.model.forward import Forward
 from lbctl.model.intent import Family, Protocol, endpoint_family
 from lbctl.model.lifted import FamilyListener
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -183,6 +183,3 @@ def period(slots: Sequence[object]) -> int:
 
 def _divisors(number: int) -> Iterator[int]:
     return (each for each in range(1, number + 1) if number % each == 0)
-
-
-__all__ = ["NONE", "WHOLE", "bypassed", "padded", "period", "spread", "turns"]

@@ -7,7 +7,7 @@ unless its service would be empty without it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from lbctl.model.check import MAX_TIME, Initial, fingerprint
 from lbctl.model.intent import Family, Limit, Service, State
 from lbctl.model.rotation import WHOLE
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

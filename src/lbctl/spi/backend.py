@@ -14,11 +14,11 @@ track is a `lbctl.spi.Learner`.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from lbctl.model import Family, Forward, Scheduler, SourceNat, State
-from lbctl.model import Protocol as Transport
+from lbctl.model import Family, Forward, Protocol as Transport, Scheduler, SourceNat, State
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

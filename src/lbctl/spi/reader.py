@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from lbctl.model import join
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from lbctl.host import Host
-    from lbctl.model import Address, Analysis, Family, Intent, Service, Severity
-    from lbctl.model import Protocol as Transport
+    from lbctl.model import Address, Analysis, Family, Intent, Protocol as Transport, Service, Severity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

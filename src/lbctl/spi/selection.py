@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lbctl.errors import ApplyFailed, IntentError, NoBackend
 from lbctl.spi.reader import Reader, RuleCounts
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lbctl.agent.sources import Access, SourceFailed
-from lbctl.agent.sources import systemd as systemd_source
+from lbctl.agent.sources import Access, SourceFailed, systemd as systemd_source
 from lbctl.model import Endpoint, State
 from support.web import Mood
 

@@ -19,7 +19,6 @@ import subprocess
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
@@ -27,6 +26,7 @@ from typing import TYPE_CHECKING, TypeVar
 from lbctl.agent.checks import outcomes
 from lbctl.host.capabilities import Capability, capabilities
 from lbctl.model import inert
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

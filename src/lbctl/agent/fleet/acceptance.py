@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lbctl.agent.fleet import keys
@@ -10,6 +10,7 @@ from lbctl.agent.fleet.publication import read
 from lbctl.agent.fleet.signing import NotSigned
 from lbctl.errors import Damaged, IntentError
 from lbctl.model import refusals
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -11,7 +11,7 @@ The revision and the name of the intent are in it, so that a signed publication 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lbctl.config import loads
@@ -19,6 +19,7 @@ from lbctl.engine.record.overrides import ROW, rows
 from lbctl.errors import Damaged
 from lbctl.model import MAX_WHO, Override, State, check_intent_name, check_report_name, read_record
 from lbctl.model.follow import MAX_REVISION
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from lbctl.model import Intent, Shape

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lbctl.agent.etcd import Client
@@ -19,6 +19,7 @@ from lbctl.agent.sources.source import SourceFailed
 from lbctl.config import dump
 from lbctl.errors import Damaged, IntentError, Stale, Unreachable
 from lbctl.model import Override, time_of, unpublishable
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence

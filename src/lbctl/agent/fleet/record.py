@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lbctl.errors import Damaged
 from lbctl.model import read_record
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from lbctl.host import Host

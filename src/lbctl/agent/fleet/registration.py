@@ -10,11 +10,11 @@ import asyncio
 import json
 import signal
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lbctl.agent.etcd import Client
 from lbctl.agent.sources.source import SourceFailed
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from lbctl.agent.fleet.record import Last
 from lbctl.agent.journal import Priority
 from lbctl.agent.sources.source import SourceFailed
 from lbctl.errors import LbctlError
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

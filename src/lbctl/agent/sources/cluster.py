@@ -9,7 +9,7 @@ import asyncio
 import os
 from base64 import b64decode
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from lbctl.agent.sources.strict import member, optional, rows
 from lbctl.agent.sources.text import shown
 from lbctl.agent.sources.wire import Ask, HttpPeer
 from lbctl.model import KubernetesAccess
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     import ssl

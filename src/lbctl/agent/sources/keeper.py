@@ -7,10 +7,10 @@ without it never. Answers that follow each other quickly are judged together, at
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lbctl.model.answer import Discovered, ordered, problem
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

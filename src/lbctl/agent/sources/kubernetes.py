@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -22,6 +21,7 @@ from lbctl.agent.sources.strict import member, optional, rows, table
 from lbctl.agent.sources.text import endpoint_at, shown
 from lbctl.agent.sources.wire import exchange
 from lbctl.model import Endpoint, State
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator

@@ -7,11 +7,11 @@ is loaded when an intent uses it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from lbctl.spi import SOURCES
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

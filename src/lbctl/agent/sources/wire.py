@@ -12,7 +12,7 @@ import json
 import os
 import ssl
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 import h11
@@ -21,6 +21,7 @@ from lbctl.agent.sources.source import SourceFailed
 from lbctl.agent.sources.strict import document
 from lbctl.agent.sources.text import shown
 from lbctl.model import server_place
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping

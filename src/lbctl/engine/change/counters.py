@@ -14,13 +14,13 @@ of the host either. A service without one counts since its rules were loaded.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from lbctl.errors import Damaged, LbctlError
 from lbctl.model import Action, Family, read_record, time_of
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -5,13 +5,14 @@ Only the agent does it, time and again. Any command then has the slots that were
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from lbctl.engine.change import counters
 from lbctl.engine.change.established import Established
 from lbctl.host import connection_counts
 from lbctl.model import Deal, Family, deal, slots_for
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

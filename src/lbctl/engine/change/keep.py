@@ -7,7 +7,7 @@ what the user wants has not changed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from lbctl.engine.change.apply import perform
@@ -15,6 +15,7 @@ from lbctl.engine.change.plan import plan
 from lbctl.engine.record import history, overrides
 from lbctl.errors import Damaged, Stale
 from lbctl.model import Facts, diff
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

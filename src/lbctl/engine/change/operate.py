@@ -6,7 +6,7 @@ intent that was applied last, never from a file: what else was edited there is n
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.config.values import nearest
@@ -15,6 +15,7 @@ from lbctl.engine.change.plan import as_left, holds_soon, plan
 from lbctl.engine.record import history, overrides, trial
 from lbctl.errors import ApplyFailed, IntentError, PermissionDenied, Stale, StateUnknown
 from lbctl.model import MAX_WHO, Override, emptied, inert, left_to_failed
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from lbctl.engine.record.history import digest_of
 from lbctl.errors import IntentError, Stale
 from lbctl.host import write_whole
 from lbctl.model import Intent, Item, Program, diff, inert, touched
+from lbctl.values import dataclass
 from lbctl.version import __version__
 
 if TYPE_CHECKING:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lbctl.engine.record.next_hops import with_next_hops
 from lbctl.errors import IntentError
 from lbctl.model import SourceNat
 from lbctl.spi import AUTO, backends, named_candidates, select, survey
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

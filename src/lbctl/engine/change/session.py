@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from lbctl.errors import ApplyFailed, IntentError, NoBackend
 from lbctl.host import need_privilege
 from lbctl.model import Effective, effective
 from lbctl.spi import AUTO, Selection, backends, require_offload, select, survey
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -6,7 +6,6 @@ addresses are read once, however many endpoints there are. `ip` is asked only ab
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, TypeAlias
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from lbctl.host import has_routes, listening, local_addresses, routes_to
 from lbctl.model import Family, Forward, Protocol, Severity, State
 from lbctl.spi import Problem, sole
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

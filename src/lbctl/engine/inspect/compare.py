@@ -8,13 +8,14 @@ other side does with both.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from fractions import Fraction
 from math import lcm
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lbctl.model import with_port
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -6,7 +6,6 @@ Read-only: nothing is changed and no module is loaded. What cannot be examined i
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lbctl.engine.change.session import Session, open_session
@@ -20,8 +19,8 @@ from lbctl.engine.record.unsettled import unsettled
 from lbctl.errors import ApplyFailed, LbctlError, NoBackend
 from lbctl.host import UNPRIVILEGED
 from lbctl.model import DEFAULT_OWNER, Severity
-from lbctl.spi import AUTO, Case, Problem, Reader, count_rules, survey
-from lbctl.spi import backends as installed_backends
+from lbctl.spi import AUTO, Case, Problem, Reader, backends as installed_backends, count_rules, survey
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

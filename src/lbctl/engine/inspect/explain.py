@@ -8,11 +8,11 @@ any case, the wider ones are not its way.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from lbctl.model import Family, among, conditions, takes, within
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,12 +6,12 @@ not those that its plan shows. Which one depends on the backend and on who loade
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lbctl.engine.record import history
 from lbctl.errors import LbctlError
 from lbctl.model import Family
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

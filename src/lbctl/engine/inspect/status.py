@@ -6,7 +6,6 @@ lbctl last knew, no rule is read. What the kernel counted has to be read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from lbctl.engine.inspect.overlaps import find_overlaps
 from lbctl.engine.inspect.sources import waiting_lines
 from lbctl.model import Family, agreed, diff, given_settings
 from lbctl.spi import count_rules
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from lbctl.engine.inspect.explain import stands_before
 from lbctl.engine.migrate.intent import imported, is_balancing, own_endpoint, shown
 from lbctl.errors import ApplyFailed, IntentError
 from lbctl.model import EndpointShare, Severity, decimal, unmatched
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence

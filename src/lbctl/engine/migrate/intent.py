@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache, reduce
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, NamedTuple
@@ -34,6 +34,7 @@ from lbctl.model import (
     unmatched,
     with_port,
 )
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

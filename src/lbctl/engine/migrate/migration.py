@@ -10,13 +10,14 @@ both, the last one first, is the migration back.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from lbctl.engine.migrate.steps import Retire, Step
 from lbctl.engine.migrate.weights import ROUNDED
 from lbctl.model import Intent, Plan
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -11,11 +11,12 @@ from __future__ import annotations
 import re
 import shlex
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 from xml.parsers import expat
 
 from lbctl.model import Finding, Severity, UnsupportedRule
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

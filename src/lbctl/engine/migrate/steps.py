@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.engine.change.apply import perform
@@ -12,6 +12,7 @@ from lbctl.engine.record.history import read_retired
 from lbctl.errors import ApplyFailed, NoBackend
 from lbctl.model import Intent, Plan
 from lbctl.spi import Migrator
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from lbctl.engine.change.session import Session

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from lbctl.config import dump, loads
 from lbctl.errors import ApplyFailed, Damaged, IntentError, PermissionDenied, Stale
 from lbctl.model import Intent, KeyChange, inert, intent_changes, read_record, time_of
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

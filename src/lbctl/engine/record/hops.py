@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from lbctl.errors import ApplyFailed, Damaged, PermissionDenied
 from lbctl.model import Hop, read_record
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,7 +8,7 @@ keeps the address that it had when the rules were written last.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.engine.record import hops as recorded_hops
@@ -16,6 +16,7 @@ from lbctl.engine.record.hops import RecordedHops
 from lbctl.errors import IntentError
 from lbctl.host import links, neighbours, routes_to
 from lbctl.model import Facts, Family, Forward, Hop, effective
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

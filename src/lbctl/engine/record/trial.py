@@ -7,7 +7,7 @@ holds the owner's lock. It holds the state to return to in full: the history may
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from math import ceil
@@ -19,6 +19,7 @@ from lbctl.engine.record.history import TrialState
 from lbctl.engine.record.lock import owner_lock
 from lbctl.errors import ApplyFailed, Damaged, LbctlError, Reverted, Stale
 from lbctl.model import read_record
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lbctl.engine.record import history, trial
 from lbctl.errors import Stale
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from lbctl.engine.record.history import HistoryEntry

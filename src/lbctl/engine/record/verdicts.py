@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from lbctl.errors import Damaged
 from lbctl.model import Family, Health, Verdict, read_record, time_of
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -6,7 +6,7 @@ states, and the history again ends with what the kernel holds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lbctl.engine.change.apply import end_flows, perform
@@ -17,6 +17,7 @@ from lbctl.engine.record.lock import owner_lock
 from lbctl.engine.undo.reverter import revert
 from lbctl.errors import LbctlError, NoBackend, StateUnknown, Unsupported
 from lbctl.model import diff
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from lbctl.engine.change.session import Session

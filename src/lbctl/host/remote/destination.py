@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from lbctl.errors import WrongUsage
 from lbctl.model import inert
+from lbctl.values import dataclass
 
 _WRITTEN = re.compile(
     r"(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63})@)?"

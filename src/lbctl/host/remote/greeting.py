@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lbctl.errors import Unreachable
 from lbctl.host.host import Completed
 from lbctl.host.remote.answers import tool_path
 from lbctl.host.remote.session import RemoteRequest
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,7 +8,6 @@ import socket
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -20,13 +19,14 @@ from lbctl.host.remote.locks import Locks
 from lbctl.host.remote.reads import Reads, reading, thread_free
 from lbctl.host.remote.session import RemoteRequest, SshSession
 from lbctl.host.remote.state import STATE, RemoteState
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import ModuleType
-    from typing import Literal
+    from typing import Literal, Unpack
 
-    from lbctl.host.host import Completed
+    from lbctl.host.host import Completed, Expected
     from lbctl.host.orders import Orders
     from lbctl.host.remote.destination import Destination
     from lbctl.host.reports import Reports, Words
@@ -143,20 +143,9 @@ class RemoteHost:
         (found,) = self.session.ask(RemoteRequest(verb="holding", words=(word, *patterns)))
         return tuple(found.text.splitlines())
 
-    def expect(
-        self,
-        *,
-        reads: Iterable[str] = (),
-        globs: Iterable[str] = (),
-        fingerprints: Iterable[str] = (),
-        runs: Iterable[Sequence[str]] = (),
-        listings: Iterable[Sequence[str]] = (),
-        netlink: tuple[int, Sequence[bytes]] | None = None,
-    ) -> None:
+    def expect(self, **expected: Unpack[Expected]) -> None:
         """See `Host`."""
-        self._begin().reads.expect(
-            reads=reads, globs=globs, fingerprints=fingerprints, runs=runs, listings=listings, netlink=netlink
-        )
+        self._begin().reads.expect(**expected)
 
     def module(self, name: str) -> ModuleType | None:  # noqa: ARG002 (the protocol's)
         """See `Host`. No Python is asked for there."""

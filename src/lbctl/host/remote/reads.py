@@ -9,11 +9,15 @@ from lbctl.host.remote.answers import FRAME, completed, netlink_answers, tool_pa
 from lbctl.host.remote.session import RemoteRequest, script
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Unpack
 
-    from lbctl.host.host import Completed
+    from lbctl.host.host import Completed, Expected
     from lbctl.host.remote.greeting import Greeting
     from lbctl.host.remote.session import RemoteReply, SshSession
+
+    #: A request, and what takes its answer.
+    _Taken = tuple[RemoteRequest, Callable[[RemoteReply], None]]
 
 #: Bytes of a file that is read.
 MOST = 64 << 20
@@ -111,25 +115,9 @@ class Reads:
         waiting = self._answers.get(request)
         return waiting.pop(0) if waiting else None
 
-    def expect(
-        self,
-        *,
-        reads: Iterable[str] = (),
-        globs: Iterable[str] = (),
-        fingerprints: Iterable[str] = (),
-        runs: Iterable[Sequence[str]] = (),
-        listings: Iterable[Sequence[str]] = (),
-        netlink: tuple[int, Sequence[bytes]] | None = None,
-    ) -> None:
+    def expect(self, **asked: Unpack[Expected]) -> None:
         """See `Host.expect`."""
-        batch = [*self._things(reads, globs, fingerprints)]
-        batch += [(_running(words), partial(self._take_run, words)) for words in map(tuple, runs)]
-        wanted = [words for words in map(tuple, listings) if words not in self._listings]
-        batch += [(_running(words), partial(self._take_listing, words)) for words in wanted]
-        if netlink is not None and not netlink[1]:
-            self._answers = {}
-        elif netlink is not None and self._tools["perl"] is not None:
-            batch += [(each, partial(self._take_answers, netlink[1])) for each in self._netlink(*netlink)]
+        batch = [*self._things(asked), *self._programs(asked), *self._messages(asked)]
         if batch:
             replies = self._session.ask(*(request for request, _ in batch))
             for (_, take), reply in zip(batch, replies, strict=True):
@@ -150,22 +138,37 @@ class Reads:
         self._there = {path: found for path, found in self._there.items() if not _is_volatile(path)}
         self._runs, self._answers, self._listings = {}, {}, {}
 
-    def _things(
-        self, reads: Iterable[str], globs: Iterable[str], fingerprints: Iterable[str]
-    ) -> Iterator[tuple[RemoteRequest, Callable[[RemoteReply], None]]]:
-        """Yield the requests for files that are not known yet, each with what takes its answer."""
-        for path in dict.fromkeys(map(thread_free, reads)):
+    def _things(self, asked: Expected) -> Iterator[_Taken]:
+        """Yield the requests for files that are not known yet."""
+        for path in dict.fromkeys(map(thread_free, asked.get("reads", ()))):
             if path not in self._files:
                 yield reading(path), partial(self.take_file, path)
-        for pattern in globs:
+        for pattern in asked.get("globs", ()):
             if pattern not in self._globs:
                 yield RemoteRequest(verb="glob", words=(pattern,)), partial(self._take_glob, pattern)
-        for path in fingerprints:
+        for path in asked.get("fingerprints", ()):
             if _PATTERN & set(path):
                 if path not in self._globs:
                     yield RemoteRequest(verb="prints", words=(path,)), partial(self._take_prints, path)
             elif path not in self._prints:
                 yield RemoteRequest(verb="fingerprint", words=(path,)), partial(self._take_print, path)
+
+    def _programs(self, asked: Expected) -> Iterator[_Taken]:
+        """Yield the requests for programs, except for listings that are known."""
+        for words in map(tuple, asked.get("runs", ())):
+            yield _running(words), partial(self._take_run, words)
+        for words in map(tuple, asked.get("listings", ())):
+            if words not in self._listings:
+                yield _running(words), partial(self._take_listing, words)
+
+    def _messages(self, asked: Expected) -> Iterator[_Taken]:
+        """Yield the requests for what the kernel answers to netlink messages."""
+        protocol, messages = asked.get("netlink", (0, None))
+        if messages is not None and not messages:
+            self._answers = {}
+        elif messages and self._tools["perl"] is not None:
+            for each in self._netlink(protocol, messages):
+                yield each, partial(self._take_answers, messages)
 
     def _take_glob(self, pattern: str, reply: RemoteReply) -> None:
         self._globs[pattern] = tuple(sorted(reply.text.splitlines()))

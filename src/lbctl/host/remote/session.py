@@ -16,13 +16,13 @@ import subprocess
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.resources import files
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from lbctl.errors import ConnectionLost, LbctlError, Unreachable
 from lbctl.model import inert
+from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable
