@@ -27,8 +27,8 @@ EXIT_CODES = (
     ExitCode(
         "3",
         "no usable backend, or it cannot express a feature",
-        "no usable backend, or a feature that the backend cannot express; a host of `--host` or etcd cannot be "
-        "reached, or refuses the user",
+        "no usable backend, or a feature that the backend cannot express; a host of `--host` or etcd cannot "
+        "be reached, or refuses the user",
     ),
     ExitCode("4", "permission", "CAP_NET_ADMIN is missing"),
     ExitCode("5", "apply failed, kernel unchanged", "apply failed or refused, kernel unchanged"),
