@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -281,13 +282,80 @@ def test_state_behind_a_link_or_for_others_is_refused(network: Network, far: Far
     elsewhere.mkdir()
     (network.folder / "run").symlink_to(elsewhere)
     refused = far.lbctl("apply", "--yes", config=WEB)
-    assert (refused.code, "is a symbolic link" in refused.err) == (3, True), refused.err
+    assert (refused.code, "is a symbolic link" in refused.err) == (4, True), refused.err
     assert not list(elsewhere.iterdir())
     (network.folder / "run").unlink()
     (network.folder / "run").mkdir(mode=0o777)
     (network.folder / "run").chmod(0o777)
-    assert far.lbctl("plan", config=WEB).code == 3
+    assert far.lbctl("plan", config=WEB).code == 4
     assert "web" not in network.rules()
+    (network.folder / "run").rmdir()
+    (network.folder / "run").touch()
+    refused = far.lbctl("plan", config=WEB)
+    assert (refused.code, "run is no directory" in refused.err) == (5, True), refused.err
+
+
+def test_a_listing_that_the_disk_cuts_short_is_not_taken_for_a_whole_one(network: Network) -> None:
+    """iptables-save ends with 0 however much of its output is lost."""
+    rules = "".join(f"-A FOREIGN -p tcp --dport {port} -j DROP\n" for port in range(1, 3000))
+    network.tool("iptables-legacy-restore", stdin=f"*filter\n:FOREIGN - [0:0]\n{rules}COMMIT\n")
+    far = FarHost(network, "small", programs={"small": _on_a_file_system("size=128k,mode=755")})
+    for words in (["status"], ["plan", "--backend=iptables"], ["import", "--from=iptables-legacy"]):
+        refused = far.lbctl(*words, config=WEB if words[0] != "import" else None)
+        assert (refused.code, "no space is left" in refused.err) == (5, True), refused.err
+
+
+def test_what_cannot_be_written_is_not_called_untrusted(network: Network) -> None:
+    far = FarHost(network, "fixed", programs={"fixed": _on_a_file_system("ro")})
+    refused = far.lbctl("plan", config=WEB)
+    assert (refused.code, "Read-only file system" in refused.err) == (5, True), refused.err
+
+
+def _on_a_file_system(options: str) -> str:
+    """A shell whose state is on a file system of its own."""
+    start = f'mkdir -p "$LBCTL_STATE_DIR" && mount -t tmpfs -o {options} tmpfs "$LBCTL_STATE_DIR"'
+    return f'exec unshare --mount sh -ec \'{start} && exec sh "$@"\' sh "$@"'
+
+
+def test_who_holds_the_lock_is_named(network: Network) -> None:
+    network.local_endpoints(PORTS)
+    far = FarHost(network, programs={"nft": f'{_WAIT_ONCE}\nexec /usr/sbin/nft "$@"'})
+    assert far.lbctl("apply", "--yes", "--driver=nft", config=WEB).code == 0
+    path = network.folder / "first.toml"
+    path.write_text(WIDER, encoding="utf-8")
+    words = ["apply", "--yes", "--driver=nft", "--host=far", f"--config={path}"]
+    (network.folder / "armed").touch()
+    with network.client.entered():
+        command = [sys.executable, "-sP", "-m", "lbctl", *words]
+        first = subprocess.Popen(command, env={**os.environ, **far.env})
+    try:
+        _await(network.folder / "waits")
+        refused = [
+            far.lbctl("remove", "--yes", "--driver=nft"),
+            network.lbctl("remove", "--yes", "--driver=nft"),
+        ]
+    finally:
+        (network.folder / "goes").touch()
+        assert first.wait(60) == 0
+    for each in refused:
+        said = r"another lbctl \(process \d+: over ssh, for \S+@\S+\) is changing"
+        assert (each.code, bool(re.search(said, each.err))) == (7, True), each.err
+
+
+#: Have a program wait, once, before it loads what comes by standard input, until the test goes on.
+_WAIT_ONCE = """cd "$LBCTL_STATE_DIR"
+if [ "$*" = "--file -" ] && [ -e armed ]; then
+    rm armed
+    touch waits
+    until [ -e goes ]; do sleep 0.05; done
+fi"""
+
+
+def _await(path: Path) -> None:
+    until = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 _NO_SPACE = 'echo "No space left on device" >&2; exit 1'
