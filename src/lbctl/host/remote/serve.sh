@@ -59,7 +59,7 @@ complain() {
 
 # Status 13 stands for what is refused since other users could have written it.
 untrusted() {
-    complain "$1 is a link, or other users can write to it: state that is kept there cannot be trusted"
+    complain "$1 is a symbolic link, or other users can write to it: state that is kept there cannot be trusted"
     return 13
 }
 
@@ -240,7 +240,7 @@ look() {
 lock() {
     named "$1" || return 1
     folder "$run" 755 || return
-    [ ! -L "$run/$1" ] || { complain "$run/$1 is a link"; return 1; }
+    [ ! -L "$run/$1" ] || { complain "$run/$1 is a symbolic link"; return 1; }
     case $2 in [5-9]) ;; *) complain "bad descriptor"; return 1 ;; esac
     if [ -n "$flock" ]; then
         eval "exec $2>>\"\$run/\$1\"" || return 1
@@ -443,7 +443,7 @@ serve() {
         append)
             named "$1" || return 1
             folder "$shelf" 700 || return
-            [ ! -L "$shelf/$1" ] || { complain "$1 is a link"; return; }
+            [ ! -L "$shelf/$1" ] || { complain "$1 is a symbolic link"; return; }
             cat "$in" >>"$shelf/$1" 2>"$err"
             ;;
         rename)
