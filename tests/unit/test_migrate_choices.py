@@ -55,6 +55,11 @@ def test_a_source_without_balancing_rules_is_named() -> None:
     desk.left.foreign = []
     assert engine.nothing_to_migrate(session, "lbctl", "right") == f"{nothing} in right."
     assert engine.nothing_to_migrate(session, "lbctl", None) == f"{nothing} outside middle."
+    desk.left.foreign = ["nothing that is known"]
+    assert engine.nothing_to_migrate(session, "lbctl", None) == (
+        f"{nothing} outside middle. left has 1 rule that is not understood and may balance "
+        "(a line: it is no rule on paper): see lbctl import --from left."
+    )
 
 
 def test_unmatched_traffic_is_a_decision() -> None:

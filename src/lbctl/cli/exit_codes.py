@@ -27,8 +27,8 @@ EXIT_CODES = (
     ExitCode(
         "3",
         "no usable backend, or it cannot express a feature",
-        "no usable backend, or a feature that the backend cannot express; etcd cannot be reached or refuses "
-        "the user",
+        "no usable backend, or a feature that the backend cannot express; a host of `--host` or etcd cannot "
+        "be reached, or refuses the user",
     ),
     ExitCode("4", "permission", "CAP_NET_ADMIN is missing"),
     ExitCode("5", "apply failed, kernel unchanged", "apply failed or refused, kernel unchanged"),
@@ -36,10 +36,10 @@ EXIT_CODES = (
     ExitCode(
         "7",
         "kernel or intent changed since the plan, another lbctl holds the lock, or a trial is running",
-        "kernel or intent changed since the plan (with `--yes`, and where a running agent changed the "
-        "kernel, it is made again instead), another lbctl holds the lock or was interrupted, or a trial "
-        "is running; another publication came in between (`publish`); `agent`: one of this owner runs "
-        "already; `agent pause` and `resume`: none runs",
+        "kernel or intent changed since the plan (with `--yes`, or if a running agent changed the kernel, "
+        "lbctl plans again instead), another lbctl holds the lock or was interrupted, or a trial is running; "
+        "another publication was made meanwhile (`publish`); an agent of this owner runs already (`agent`), "
+        "or none runs (`agent pause`, `agent resume`)",
     ),
     ExitCode("8", "trial not confirmed, reverted", "a trial was not confirmed and was reverted"),
     ExitCode(

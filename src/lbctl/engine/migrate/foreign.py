@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from lbctl.engine.migrate.intent import Imported
-    from lbctl.model import AnalysedService, Analysis, Finding, Service
+    from lbctl.model import AnalysedService, Analysis, Finding, Service, UnsupportedRule
     from lbctl.spi import Migrator, Retirement
 
 #: What balances connections over endpoints, and not marks or addresses of clients.
@@ -106,6 +106,12 @@ def has_services(backend: Migrator, text: str) -> bool:
         _is_ladder_of_marks(each) and backend.managing_program(text, each.picking) is None
         for each in reading.services
     )
+
+
+def unread_rules(backend: Migrator, text: str) -> tuple[UnsupportedRule, ...]:
+    """Return the rules of a dump that matter and are not understood, without those of known programs."""
+    found = backend.read(text).unsupported
+    return tuple(each for each in found if backend.managing_program(text, (each.line,)) is None)
 
 
 def foreign_rules(
@@ -199,10 +205,9 @@ def _lost(backend: Migrator, text: str, reading: Analysis, found: Imported) -> I
         if _is_ladder_of_marks(service) and backend.managing_program(text, service.picking) is None:
             name, place = service.backends[0].to, _line_name(service.picking)
             yield _Unexpressed(name, place, _rules(lines, service.lines), _no_endpoints(service))
-    for each in reading.unsupported:
-        if backend.managing_program(text, (each.line,)) is None:
-            place = _line_name((each.line,))
-            yield _Unexpressed(place, place, (each.rule,), f"{each.what}: {each.reason}")
+    for each in unread_rules(backend, text):
+        place = _line_name((each.line,))
+        yield _Unexpressed(place, place, (each.rule,), f"{each.what}: {each.reason}")
 
 
 def _excluded(names: Collection[str], known: Mapping[str, str]) -> set[str]:

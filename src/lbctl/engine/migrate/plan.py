@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.engine.change.plan import plan_beside
 from lbctl.engine.inspect.compare import Relation, compare
-from lbctl.engine.migrate.foreign import SharePolicy, foreign_rules, has_services
+from lbctl.engine.migrate.foreign import SharePolicy, foreign_rules, has_services, unread_rules
 from lbctl.engine.migrate.intent import imported
 from lbctl.engine.migrate.migration import Agreement, Migration
 from lbctl.engine.migrate.read import reader
@@ -19,7 +19,7 @@ from lbctl.model import Intent, Plan
 from lbctl.spi import Migrator
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from lbctl.engine.change.session import Session
     from lbctl.engine.inspect.compare import Pair
@@ -102,15 +102,35 @@ def _holding(session: Session, owner: str) -> tuple[Session, ...]:
     """Return the other stores with rules of an owner; if there are none, those with rules that balance."""
     if managed := session.elsewhere(owner):
         return managed
-    places = ((backend, driver) for backend, driver in session.stores() if driver.store != session.place)
-    others = (session.at(backend, driver, "it is another one") for backend, driver in places)
-    return tuple(other for other in others if _has_services(other))
+    return tuple(other for other in _others(session) if _has_services(other))
+
+
+def _others(session: Session) -> Iterator[Session]:
+    for backend, driver in session.stores():
+        if driver.store != session.place:
+            yield session.at(backend, driver, "it is another one")
+
+
+def _not_understood(session: Session) -> str:
+    """Return which rules of a store may balance and are not understood; "" for none."""
+    backend = session.backend
+    if not isinstance(backend, Migrator):
+        return ""
+    found = unread_rules(backend, backend.dump(session.host, session.driver))
+    if not found:
+        return ""
+    rules = "1 rule that is" if len(found) == 1 else f"{len(found)} rules that are"
+    return (
+        f" {session.place} has {rules} not understood and may balance ({found[0].what}: {found[0].reason}): "
+        f"see lbctl import --from {session.place}."
+    )
 
 
 def nothing_to_migrate(session: Session, owner: str, source: str | None) -> str:
     """Return why `plan_migration` returned None, and where there is something if a `source` was named."""
     if source is None:
-        return f"Nothing to migrate: no balancing rules outside {session.place}."
+        unread = "".join(_not_understood(other) for other in _others(session))
+        return f"Nothing to migrate: no balancing rules outside {session.place}.{unread}"
     others = [other.place for other in _holding(session, owner)]
     hint = f" {' and '.join(others)} has some: --from {others[0]}." if others else ""
     return f"Nothing to migrate: no balancing rules in {source}.{hint}"
