@@ -4,106 +4,37 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
+from lbctl.lazy import imported_on_call
 from lbctl.model import (
     MAX_SLOTS,
     DnsProbe,
-    DsrObstacle,
     Endpoint,
     ExecProbe,
     Family,
     Forward,
-    Obstacle,
     State,
-    dsr_obstacles,
     slot_count,
-    takeover_obstacles,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from lbctl.config.drafts import EndpointEntry, ProblemReport, ServiceDraft
     from lbctl.config.values import Place
 
+# Few services ask for what has obstacles.
+with imported_on_call(globals()):
+    from lbctl.config.obstacles import check_dsr, check_takeover
+
 _FAMILY = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
-#: What makes `takeover` impossible → the key behind it, why, and what to write.
-_OBSTACLES: Mapping[Obstacle, tuple[str, str, str]] = {
-    Obstacle.SCHEDULER: (
-        "scheduler",
-        "only a hash of the client leads to the same endpoint on two hosts",
-        'write `scheduler = "source-hash"` or "maglev", or leave `takeover` out',
-    ),
-    Obstacle.SOURCE_NAT: (
-        "source-nat",
-        'with `source-nat = "always"` endpoints reply to the host that a connection was opened through',
-        'write `source-nat = "hairpin"` or "never", with replies routed through the active host',
-    ),
-    Obstacle.LOCAL_ENDPOINTS: (
-        "endpoints",
-        "processes of this host end with it",
-        'give endpoints on other hosts, e.g. "10.0.0.11:8080", or leave `takeover` out',
-    ),
-    Obstacle.SCTP: (
-        "listen",
-        "the kernel tracks an SCTP association only from its handshake on",
-        "listen for SCTP in a service of its own, without `takeover`",
-    ),
-}
-#: What makes direct server return impossible, in the same way.
-_DSR_OBSTACLES: Mapping[DsrObstacle, tuple[str, str, str]] = {
-    DsrObstacle.ANY_ADDRESS: (
-        "listen",
-        "with direct server return endpoints have the listener's address, so that each listener needs one",
-        'write the address, e.g. "192.0.2.21:80/tcp"',
-    ),
-    DsrObstacle.PROTOCOL: (
-        "listen",
-        "direct server return is for TCP and UDP",
-        "listen for SCTP in a service of its own",
-    ),
-    DsrObstacle.LOCAL_ENDPOINTS: (
-        "endpoints",
-        "with direct server return endpoints are other hosts",
-        'give their addresses, e.g. "10.0.0.31"',
-    ),
-    DsrObstacle.PORT: (
-        "endpoints",
-        "with direct server return packets keep their destination port",
-        'leave the port of the endpoints out, e.g. "10.0.0.31"',
-    ),
-    DsrObstacle.LOCAL_CLIENTS: (
-        "local-clients",
-        "direct server return balances packets that arrive on an interface, and no local connections",
-        "leave `local-clients` out",
-    ),
-    DsrObstacle.SOURCE_NAT: (
-        "source-nat",
-        "with direct server return the client's address stays",
-        "leave `source-nat` out",
-    ),
-    DsrObstacle.AFFINITY: (
-        "affinity",
-        "direct server return has no affinity",
-        'leave it out; `scheduler = "source-hash"` leads a client to one endpoint',
-    ),
-    DsrObstacle.SCHEDULER: (
-        "scheduler",
-        "with direct server return this host tracks no connections, and cannot count them",
-        'write "round-robin", "random", "source-hash" or "maglev"',
-    ),
-    DsrObstacle.INTERFACE_PATTERN: (
-        "interfaces",
-        "direct server return is set up for each interface by itself",
-        "write the whole name of each interface",
-    ),
-}
 
 
 def check_service(draft: ServiceDraft, report: ProblemReport) -> None:
     """Note what is wrong with a service by itself."""
     _check_exclude(draft, report)
     _check_interfaces(draft, report)
-    _check_takeover(draft, report)
+    if draft.table.takeover:
+        check_takeover(draft, report)
     _check_forward(draft, report)
     _read_health(draft, report)
     _read_discover(draft, report)
@@ -161,49 +92,18 @@ def _check_exclude(draft: ServiceDraft, report: ProblemReport) -> None:
             )
 
 
-def _check_takeover(draft: ServiceDraft, report: ProblemReport) -> None:
-    """Note what keeps another host from taking over the connections of a service that asks for it."""
-    table = draft.table
-    if not table.takeover:
-        return
-    found = takeover_obstacles(table.scheduler, table.source_nat, draft.listeners, draft.endpoints)
-    _report_obstacles(draft, "takeover", [_OBSTACLES[obstacle] for obstacle in dict.fromkeys(found)], report)
-
-
 def _check_forward(draft: ServiceDraft, report: ProblemReport) -> None:
     """Note what keeps a service from direct server return that asks for it, and keys that only it has."""
-    table = draft.table
-    match table.forward:
+    match draft.table.forward:
         case Forward.NAT:
             place = next((place for place, entry in draft.tables() if entry.mac), None)
             if place is not None:
                 message = "`mac` has no effect: packets are routed to the endpoint"
                 report.about(draft, (*place, "mac"), message, 'leave it out, or write `forward = "dsr"`')
-            return
         case Forward.DSR:
-            pass
+            check_dsr(draft, report)
         case _:
-            assert_never(table.forward)
-    found = dsr_obstacles(
-        draft.listeners,
-        draft.endpoints,
-        local_clients=draft.local_clients,
-        translates_source="source_nat" in table.model_fields_set,
-        affinity=table.affinity is not None,
-        scheduler=table.scheduler,
-        interfaces=table.interfaces or (),
-    )
-    _report_obstacles(draft, "forward", [_DSR_OBSTACLES[obstacle] for obstacle in found], report)
-
-
-def _report_obstacles(
-    draft: ServiceDraft, wanted: str, obstacles: Iterable[tuple[str, str, str]], report: ProblemReport
-) -> None:
-    """Note what makes a key that is set impossible, each at the key that is in its way."""
-    for key, reason, hint in obstacles:
-        if key not in draft.damaged:
-            set_here = key.replace("-", "_") in draft.table.model_fields_set
-            report.about(draft, draft.at(key if set_here else wanted), f"`{wanted}`: {reason}", hint)
+            assert_never(draft.table.forward)
 
 
 def _check_interfaces(draft: ServiceDraft, report: ProblemReport) -> None:

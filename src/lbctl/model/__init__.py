@@ -15,6 +15,15 @@ with imported_on_use(globals()):
         check_server as check_server,
         server_place as server_place,
     )
+    from lbctl.model.addresses import (
+        MAX_PORT as MAX_PORT,
+        Address as Address,
+        Family as Family,
+        Network as Network,
+        endpoint_family as endpoint_family,
+        join as join,
+        split as split,
+    )
     from lbctl.model.analysis import (
         Affinity as Affinity,
         AnalysedService as AnalysedService,
@@ -81,6 +90,13 @@ with imported_on_use(globals()):
         left_to_failed as left_to_failed,
         time_of as time_of,
     )
+    from lbctl.model.endpoints import (
+        MAX_WEIGHT as MAX_WEIGHT,
+        NAME as NAME,
+        Endpoint as Endpoint,
+        Listener as Listener,
+        parse_endpoint as parse_endpoint,
+    )
     from lbctl.model.follow import (
         Follow as Follow,
         check_intent_name as check_intent_name,
@@ -92,35 +108,21 @@ with imported_on_use(globals()):
         DEFAULT_OWNER as DEFAULT_OWNER,
         INTERFACE as INTERFACE,
         MAX_OWNER as MAX_OWNER,
-        MAX_PORT as MAX_PORT,
         MAX_SLOTS as MAX_SLOTS,
-        MAX_WEIGHT as MAX_WEIGHT,
-        NAME as NAME,
-        Address as Address,
         Deal as Deal,
-        DsrObstacle as DsrObstacle,
-        Endpoint as Endpoint,
-        Family as Family,
         Intent as Intent,
         Limit as Limit,
-        Listener as Listener,
-        Network as Network,
-        Obstacle as Obstacle,
-        Protocol as Protocol,
-        Scheduler as Scheduler,
         Service as Service,
-        SourceNat as SourceNat,
-        State as State,
         check_interface as check_interface,
         check_mark as check_mark,
         check_owner as check_owner,
         default_seed as default_seed,
-        dsr_obstacles as dsr_obstacles,
-        endpoint_family as endpoint_family,
-        join as join,
-        parse_endpoint as parse_endpoint,
-        split as split,
-        takeover_obstacles as takeover_obstacles,
+    )
+    from lbctl.model.kinds import (
+        Protocol as Protocol,
+        Scheduler as Scheduler,
+        SourceNat as SourceNat,
+        State as State,
     )
     from lbctl.model.lifted import (
         FamilyListener as FamilyListener,
@@ -128,6 +130,12 @@ with imported_on_use(globals()):
         LiftedService as LiftedService,
     )
     from lbctl.model.numbers import decimal as decimal
+    from lbctl.model.obstacles import (
+        DsrObstacle as DsrObstacle,
+        Obstacle as Obstacle,
+        dsr_obstacles as dsr_obstacles,
+        takeover_obstacles as takeover_obstacles,
+    )
     from lbctl.model.plan import (
         Action as Action,
         Change as Change,

@@ -11,7 +11,7 @@ from dataclasses import field
 from ipaddress import ip_address, ip_network, summarize_address_range
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from lbctl.model.intent import Family
+from lbctl.model.addresses import Family
 from lbctl.model.numbers import decimal
 from lbctl.model.text import brief
 from lbctl.values import dataclass
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from fractions import Fraction
     from ipaddress import IPv4Network, IPv6Network
 
-    from lbctl.model.intent import Address, Listener, SourceNat
+    from lbctl.model.addresses import Address
+    from lbctl.model.endpoints import Listener
+    from lbctl.model.kinds import SourceNat
     from lbctl.model.severity import Severity
 
 

@@ -10,18 +10,22 @@ from dataclasses import field, replace
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, TypeAlias
 
+from lbctl.model.addresses import Family
 from lbctl.model.check import DnsProbe, ExecProbe
 from lbctl.model.discovery import WeightOwner
 from lbctl.model.forward import Forward
-from lbctl.model.intent import MAX_SLOTS, Endpoint, Family, State
+from lbctl.model.intent import MAX_SLOTS
+from lbctl.model.kinds import State
 from lbctl.model.schedule import slot_count
 from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence, Set
 
+    from lbctl.model.addresses import Address
     from lbctl.model.discovery import Discovery
-    from lbctl.model.intent import Address, Intent, Listener, Service
+    from lbctl.model.endpoints import Endpoint, Listener
+    from lbctl.model.intent import Intent, Service
 
     _Taken: TypeAlias = tuple[Listener, str]
 

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lbctl.model.check import Check
 from lbctl.model.discovery import Discovery
-from lbctl.model.intent import State
+from lbctl.model.kinds import State
 from lbctl.model.text import duration
 from lbctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from lbctl.model.intent import Endpoint, Intent, Service
+    from lbctl.model.endpoints import Endpoint
+    from lbctl.model.intent import Intent, Service
 
 #: A value as the intent file has it; None where the key is not given, and () never: an empty list is None.
 Value: TypeAlias = str | int | bool | tuple[str, ...] | None

@@ -14,18 +14,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.model.answer import Discovered, merged
-from lbctl.model.intent import (
-    MAX_SLOTS,
-    MAX_WEIGHT,
-    NAME,
-    Deal,
-    Endpoint,
-    Family,
-    Intent,
-    Scheduler,
-    Service,
-    State,
-)
+from lbctl.model.endpoints import MAX_WEIGHT, NAME, Endpoint
+from lbctl.model.intent import MAX_SLOTS, Deal, Intent, Service
+from lbctl.model.kinds import Scheduler, State
 from lbctl.model.schedule import slot_count
 from lbctl.model.verdict import (
     NO_VERDICTS,
@@ -43,6 +34,7 @@ from lbctl.values import dataclass
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+    from lbctl.model.addresses import Family
     from lbctl.model.forward import Hop
 
 #: The name of a service and of one of its endpoints (`Endpoint.name`).

@@ -9,241 +9,43 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import field, replace
-from enum import Enum, StrEnum, auto
 from fractions import Fraction
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_address
-from typing import TYPE_CHECKING, TypeAlias, assert_never
+from ipaddress import collapse_addresses
+from typing import TYPE_CHECKING, assert_never
 
+from lbctl.lazy import imported_on_call
+from lbctl.model.addresses import Family, Network
 from lbctl.model.announce import NO_ANNOUNCEMENTS, Announcements
 from lbctl.model.check import DEFAULT_POLICY, AllDown, Check, HealthPolicy
 from lbctl.model.dealing import apportioned, laid_out, slots_for
-from lbctl.model.forward import Forward, Hop, check_mac
+from lbctl.model.endpoints import NAME, Endpoint, Listener, parse_endpoint
+from lbctl.model.forward import Forward, Hop
+from lbctl.model.kinds import Protocol, Scheduler, SourceNat, State
 from lbctl.model.maglev import maglev
 from lbctl.model.rotation import NONE, WHOLE, bypassed, padded, turns
 from lbctl.model.schedule import schedule, shares, weight_shares
 from lbctl.values import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from lbctl.model.access import ConsulAccess, DockerAccess, EtcdAccess, KubernetesAccess
     from lbctl.model.discovery import Discovery
     from lbctl.model.follow import Follow
+    from lbctl.model.obstacles import DsrObstacle, Obstacle
 
-Address: TypeAlias = IPv4Address | IPv6Address
-Network: TypeAlias = IPv4Network | IPv6Network
+# Few services ask for what has obstacles.
+with imported_on_call(globals()):
+    from lbctl.model.obstacles import dsr_obstacles, takeover_obstacles
 
 DEFAULT_OWNER = "lbctl"
 DEFAULT_MARK = 0x3000
-MAX_WEIGHT = 4096
-MAX_PORT = 65535
 #: Slots of one service. Bounds the ladder of a service on the slowest backend and the memory of all.
 MAX_SLOTS = 4096
 
-#: A service's, endpoint's or owner's name. It becomes a part of rules, so nothing that a rule language could
-#: read otherwise is ever let in. `\Z`, since `$` would allow a newline.
-NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
 #: The name of a network interface, of at most 15 characters as in the kernel (IFNAMSIZ), or with a `*` at the
 #: end the beginning of some. The kernel takes nearly any character; these mean nothing to a rule language.
 INTERFACE = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.@-]{0,14}|[A-Za-z0-9_.@-]{0,13}\*)\Z")
-
-
-class Protocol(StrEnum):
-    """A transport with ports."""
-
-    TCP = "tcp"
-    UDP = "udp"
-    SCTP = "sctp"
-
-
-#: Those whose packets direct server return sends on.
-_DIRECT_PROTOCOLS = frozenset({Protocol.TCP, Protocol.UDP})
-
-
-class Family(StrEnum):
-    """An address family."""
-
-    IPV4 = "ipv4"
-    IPV6 = "ipv6"
-
-    @classmethod
-    def of(cls, value: Address | Network) -> Family:
-        """Return the family of an address or network."""
-        return cls.IPV4 if isinstance(value, (IPv4Address, IPv4Network)) else cls.IPV6
-
-
-class Scheduler(StrEnum):
-    """How a slot is picked for a new connection."""
-
-    ROUND_ROBIN = "round-robin"
-    RANDOM = "random"
-    SOURCE_HASH = "source-hash"
-    MAGLEV = "maglev"
-    LEAST_CONNECTIONS = "least-connections"
-
-
-class State(StrEnum):
-    """Whether an endpoint takes new connections."""
-
-    ACTIVE = "active"
-    DRAIN = "drain"
-    BACKUP = "backup"
-
-
-class Obstacle(Enum):
-    """Why another host cannot take over the established connections of a service."""
-
-    #: Only a hash of the client leads to the same endpoint on two hosts.
-    SCHEDULER = auto()
-    #: Endpoints reply to an address of the host that the connection was opened through.
-    SOURCE_NAT = auto()
-    #: Processes of the host itself end with it.
-    LOCAL_ENDPOINTS = auto()
-    #: The kernel tracks an association from its handshake on, and lets no other packet begin one.
-    SCTP = auto()
-
-
-class DsrObstacle(Enum):
-    """Why a service cannot use direct server return."""
-
-    #: "Any address of this host" would include those that only this host has.
-    ANY_ADDRESS = auto()
-    #: New connections are recognized by the flags of TCP; datagrams have no beginning.
-    PROTOCOL = auto()
-    #: A process of this host needs no other host.
-    LOCAL_ENDPOINTS = auto()
-    #: The port of a packet stays as it is.
-    PORT = auto()
-    #: Packets of this host itself enter by no network interface.
-    LOCAL_CLIENTS = auto()
-    #: Replies go from the endpoint to the client.
-    SOURCE_NAT = auto()
-    #: A hash keeps a client anyway; the other schedulers choose for each connection.
-    AFFINITY = auto()
-    #: Least connections are counted by the kernel's tracking.
-    SCHEDULER = auto()
-    #: The kernel is given the interfaces one by one.
-    INTERFACE_PATTERN = auto()
-
-
-class SourceNat(StrEnum):
-    """When the client's address is replaced by this host's, so that replies come back through this host."""
-
-    HAIRPIN = "hairpin"
-    ALWAYS = "always"
-    NEVER = "never"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listener:
-    """Where a service is reached: at one port, or at each port of a range.
-
-    `address` is None for "any address of this host". Of the listeners that match a connection one decides:
-    one with a single port before one with a range, and among these one with an address before one without.
-    """
-
-    protocol: Protocol
-    #: The port, or the first of a range.
-    port: int
-    address: Address | None = None
-    #: The last port of a range, `port` itself for a single port.
-    last_port: int = 0
-
-    def __post_init__(self) -> None:
-        _check_port(self.port)
-        _check_address(self.address)
-        if not self.last_port:
-            object.__setattr__(self, "last_port", self.port)
-        elif not self.port <= self.last_port <= MAX_PORT:
-            raise ValueError(f"ports {self.port}-{self.last_port} are no range")
-
-    def __str__(self) -> str:
-        return f"{join(self.address, self.ports)}/{self.protocol}"
-
-    @property
-    def is_range(self) -> bool:
-        """True for a range of ports."""
-        return self.last_port != self.port
-
-    @property
-    def ports(self) -> str:
-        """`80` or `20000-50000`."""
-        return f"{self.port}-{self.last_port}" if self.is_range else str(self.port)
-
-    def matches(self, port: int, address: Address) -> bool:
-        """Return True for a destination of connections that this listener is for, if they have its protocol.
-
-        Whether `address` is one of this host is not looked at.
-        """
-        return self.port <= port <= self.last_port and self.address in (None, address)
-
-    def meets(self, other: Listener) -> bool:
-        """Return True if a connection can match both."""
-        return (
-            self.protocol is other.protocol
-            and self.port <= other.last_port
-            and other.port <= self.last_port
-            and (self.address is None or other.address is None or self.address == other.address)
-        )
-
-    def overlaps(self, other: Listener) -> bool:
-        """Return True if a connection can match both, and a rule is missing which of them decides."""
-        return self.is_range is other.is_range and self.meets(other)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, init=False)
-class Endpoint:
-    """Who serves connections. `address` is None for a process on this host, listening on `port`.
-
-    `port` is None for an address that connections reach with the destination port that their clients chose.
-    """
-
-    port: int | None
-    address: Address | None
-    name: str
-    weight: int
-    state: State
-    #: The MAC address that packets are sent to, where the file fixes it; "" for that of the neighbour table.
-    mac: str = ""
-    #: The endpoint as rules and reports show it: `8001`, `10.0.0.1:80`, `[2001:db8::1]:80`, `10.0.0.1`.
-    to: str = field(init=False, repr=False, compare=False)
-
-    # Written out, since an intent may have a hundred thousand: checked first, then each field is set once.
-    def __init__(
-        self,
-        *,
-        port: int | None = None,
-        address: Address | None = None,
-        name: str = "",
-        weight: int = 1,
-        state: State = State.ACTIVE,
-        mac: str = "",
-    ) -> None:
-        if port is not None:
-            _check_port(port)
-        elif address is None:
-            raise ValueError("an endpoint has a port, an address, or both")
-        _check_address(address)
-        if not 1 <= weight <= MAX_WEIGHT:
-            raise ValueError(f"weight {weight} is not between 1 and {MAX_WEIGHT}")
-        to = join(address, port)
-        if name and name != to and not NAME.match(name):
-            raise ValueError(f"endpoint name {name!r} is not a name")
-        if mac:
-            check_mac(mac)
-        put = object.__setattr__
-        put(self, "port", port)
-        put(self, "address", address)
-        put(self, "name", name or to)
-        put(self, "weight", weight)
-        put(self, "state", state)
-        put(self, "mac", mac)
-        put(self, "to", to)
-
-    def serves(self, family: Family) -> bool:
-        """Return True if connections of `family` can be sent here."""
-        return self.address is None or Family.of(self.address) is family
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -612,56 +414,6 @@ class Intent:
         return replace(self, services=tuple(changed if s is service else s for s in self.services))
 
 
-def takeover_obstacles(
-    scheduler: Scheduler,
-    source_nat: SourceNat,
-    listeners: Iterable[Listener],
-    endpoints: Iterable[Endpoint],
-) -> Iterator[Obstacle]:
-    """Yield what keeps another host from taking over the connections of a service."""
-    if scheduler not in {Scheduler.SOURCE_HASH, Scheduler.MAGLEV}:
-        yield Obstacle.SCHEDULER
-    if source_nat is SourceNat.ALWAYS:
-        yield Obstacle.SOURCE_NAT
-    if any(endpoint.address is None for endpoint in endpoints):
-        yield Obstacle.LOCAL_ENDPOINTS
-    if any(listener.protocol is Protocol.SCTP for listener in listeners):
-        yield Obstacle.SCTP
-
-
-def dsr_obstacles(
-    listeners: Iterable[Listener],
-    endpoints: Iterable[Endpoint],
-    *,
-    local_clients: bool,
-    translates_source: bool,
-    affinity: bool,
-    scheduler: Scheduler,
-    interfaces: Iterable[str],
-) -> Iterator[DsrObstacle]:
-    """Yield what keeps a service from direct server return."""
-    listeners, endpoints = tuple(listeners), tuple(endpoints)
-    ports = {port for each in listeners for port in (each.port, each.last_port)}
-    if any(listener.address is None for listener in listeners):
-        yield DsrObstacle.ANY_ADDRESS
-    if any(listener.protocol not in _DIRECT_PROTOCOLS for listener in listeners):
-        yield DsrObstacle.PROTOCOL
-    if any(endpoint.address is None for endpoint in endpoints):
-        yield DsrObstacle.LOCAL_ENDPOINTS
-    elif any(endpoint.port is not None and ports != {endpoint.port} for endpoint in endpoints):
-        yield DsrObstacle.PORT
-    if local_clients:
-        yield DsrObstacle.LOCAL_CLIENTS
-    if translates_source:
-        yield DsrObstacle.SOURCE_NAT
-    if affinity:
-        yield DsrObstacle.AFFINITY
-    if scheduler is Scheduler.LEAST_CONNECTIONS:
-        yield DsrObstacle.SCHEDULER
-    if any(name.endswith("*") for name in interfaces):
-        yield DsrObstacle.INTERFACE_PATTERN
-
-
 def _collapsed(networks: tuple[Network, ...], family: Family) -> tuple[Network, ...]:
     return tuple(collapse_addresses(n for n in networks if Family.of(n) is family))  # type: ignore[type-var]
 
@@ -702,53 +454,3 @@ def check_mark(mark: int) -> int:
 def default_seed(name: str) -> int:
     """Return the 32-bit seed that a service has unless the file says another: the same on every host."""
     return int.from_bytes(hashlib.sha256(f"lbctl seed {name}".encode()).digest()[:4], "big")
-
-
-def join(address: Address | None, port: int | str | None) -> str:
-    """`80`, `192.0.2.1:80` or `[2001:db8::1]:80`; `192.0.2.1` or `2001:db8::1` without a port."""
-    if address is None:
-        return str(port)
-    return str(address) if port is None else f"{_host(address)}:{port}"
-
-
-def split(to: str) -> tuple[str, str]:
-    """Return the address and the port of an endpoint as `join` writes it, each empty if it has none."""
-    head, colon, port = to.rpartition(":")
-    if not colon:
-        return ("", to) if to.isdecimal() else (to, "")
-    if head.startswith("["):
-        return head[1:-1], port
-    return (to, "") if ":" in head else (head, port)
-
-
-def parse_endpoint(text: str) -> Endpoint:
-    """Return the endpoint whose `to` is a text, e.g. "8001" or "10.0.0.1:80"; raises `ValueError`."""
-    address, port = split(text)
-    endpoint = Endpoint(port=int(port) if port else None, address=ip_address(address) if address else None)
-    if endpoint.to != text:
-        raise ValueError(f"{text!r}: write {endpoint.to!r}")
-    return endpoint
-
-
-def endpoint_family(to: str) -> Family | None:
-    """Return the family of an endpoint as `join` writes it; None for a port, which serves both."""
-    address, _ = split(to)
-    if not address:
-        return None
-    return Family.IPV6 if ":" in address else Family.IPV4
-
-
-@lru_cache(maxsize=4096)  # a host often serves many services, and its address is slow to print
-def _host(address: Address) -> str:
-    return f"[{address}]" if address.version == 6 else str(address)
-
-
-def _check_address(address: Address | None) -> None:
-    # A scope is free text, and rules know none.
-    if address is not None and address.version == 6 and address.scope_id is not None:
-        raise ValueError(f"address {str(address)!r} has a scope id")
-
-
-def _check_port(port: int) -> None:
-    if not 1 <= port <= MAX_PORT:
-        raise ValueError(f"port {port} is not between 1 and {MAX_PORT}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lbctl.model.intent import Address
+    from lbctl.model.addresses import Address
 
 _MASK = 0xFFFFFFFF
 _START = 0xDEADBEEF

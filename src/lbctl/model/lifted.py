@@ -12,7 +12,8 @@ from lbctl.values import dataclass
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lbctl.model.intent import Family, Listener
+    from lbctl.model.addresses import Family
+    from lbctl.model.endpoints import Listener
 
 
 class FamilyListener(NamedTuple):

@@ -8,9 +8,10 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
+from lbctl.model.addresses import Family, endpoint_family
 from lbctl.model.check import OnDown
 from lbctl.model.forward import Forward
-from lbctl.model.intent import Family, Protocol, endpoint_family
+from lbctl.model.kinds import Protocol
 from lbctl.model.lifted import FamilyListener
 from lbctl.values import dataclass
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
     from lbctl.model.changes import KeyChange
     from lbctl.model.effect import Effective
-    from lbctl.model.intent import Intent, Listener, Service
+    from lbctl.model.endpoints import Listener
+    from lbctl.model.intent import Intent, Service
     from lbctl.model.lifted import LiftedProgram
     from lbctl.model.program import Item, Key, Part, Program
 

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from lbctl.model.intent import Address, Listener, Protocol, Service
+    from lbctl.model.addresses import Address
+    from lbctl.model.endpoints import Listener
+    from lbctl.model.intent import Service
+    from lbctl.model.kinds import Protocol
 
 #: Listeners of one protocol and address, in the order of their ports. They share none, but for those without
 #: an address of which one hides another.

@@ -13,6 +13,7 @@ from fractions import Fraction
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING, Any
 
+from lbctl.model.addresses import Family
 from lbctl.model.check import (
     AllDown,
     Check,
@@ -28,24 +29,16 @@ from lbctl.model.check import (
     UdpProbe,
 )
 from lbctl.model.discovery import Discovery, WeightOwner
+from lbctl.model.endpoints import Endpoint, Listener
 from lbctl.model.forward import Forward
-from lbctl.model.intent import (
-    Endpoint,
-    Family,
-    Intent,
-    Listener,
-    Protocol,
-    Scheduler,
-    Service,
-    SourceNat,
-    State,
-)
+from lbctl.model.intent import Intent, Service
+from lbctl.model.kinds import Protocol, Scheduler, SourceNat, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from lbctl.model.addresses import Address, Network
     from lbctl.model.follow import Follow
-    from lbctl.model.intent import Address, Network
 
 #: The types of a published intent, and the fields of each that it may set.
 _FIELDS: Mapping[type, frozenset[str]] = {

@@ -10,7 +10,7 @@ from lbctl.values import dataclass
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from lbctl.model.intent import Family
+    from lbctl.model.addresses import Family
 
 _NOTHING = Fraction(0)
 

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from lbctl.model.intent import Address, Family, Intent, Protocol, Service
+    from lbctl.model.addresses import Address, Family
+    from lbctl.model.intent import Intent, Service
+    from lbctl.model.kinds import Protocol
 
 
 class Guarded(NamedTuple):

@@ -13,7 +13,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.model.check import MAX_TIME, Initial, fingerprint
-from lbctl.model.intent import Family, Limit, Service, State
+from lbctl.model.intent import Limit, Service
+from lbctl.model.kinds import State
 from lbctl.model.rotation import WHOLE
 from lbctl.values import dataclass
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from fractions import Fraction
 
-    from lbctl.model.intent import Endpoint
+    from lbctl.model.addresses import Family
+    from lbctl.model.endpoints import Endpoint
 
 #: Characters of a result that are kept.
 MAX_RESULT = 200
