@@ -146,7 +146,7 @@ def test_a_weight_by_command(network: Network, way: tuple[str, ...]) -> None:
 
 def test_a_drain_survives_a_restart_of_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that has started has a kernel without rules, and the state of its first network namespace."""
-    monkeypatch.setattr("lbctl.host.host._is_first_network", lambda: True)
+    monkeypatch.setattr("lbctl.host.local._is_first_network", lambda: True)
     config = tmp_path / "lbctl.toml"
     config.write_text(intent(service("web", "80/tcp", "8001-8003")))
     folder = tmp_path / "state"

@@ -241,7 +241,7 @@ def test_a_read_only_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     host = LocalHost(tmp_path)
     monkeypatch.setattr(LocalHost, "may_change_network", lambda _: True)
     session = engine.open_session(host, installed=[Paper()])
-    monkeypatch.setattr("lbctl.host.host._is_first_network", lambda: True)
+    monkeypatch.setattr("lbctl.host.local._is_first_network", lambda: True)
     with pytest.raises(ApplyFailed, match=f"cannot write {tmp_path}"):
         engine.apply(session, (engine.plan(session, over(1)),), record=True)
 
@@ -345,7 +345,7 @@ def test_a_program_leaves_no_history_unless_it_asks_for_it() -> None:
 
 
 def test_the_name_of_a_user_is_shown_inert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lbctl.host.host.os.getuid", lambda: 0)
+    monkeypatch.setattr("lbctl.host.local.os.getuid", lambda: 0)
     monkeypatch.setenv("SUDO_USER", "\x1b[31mx\nFAKE  line\u202e")
     install(monkeypatch, tmp_path, Paper())
     config = tmp_path / "lbctl.toml"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lbctl.errors import ApplyFailed, PermissionDenied
-from lbctl.host import LocalHost, host as host_module, write_whole
+from lbctl.host import LocalHost, local, write_whole
 from lbctl.host.files import write_new
 
 NOBODY = 65534
@@ -19,7 +19,7 @@ NOBODY = 65534
 @pytest.fixture(params=[True, False], ids=["first network", "another network"])
 def host(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalHost:
     """A host whose state is in `lib`, or in a directory of the network namespace."""
-    monkeypatch.setattr(host_module, "_is_first_network", lambda: request.param)
+    monkeypatch.setattr(local, "_is_first_network", lambda: request.param)
     return LocalHost(tmp_path / "state")
 
 

@@ -273,7 +273,7 @@ def test_systemd_runs_the_reverter_where_it_runs_the_host(
     assert f"--setenv=LBCTL_STATE_DIR={tmp_path}" in words
     assert "--setenv=PYTHONPATH=/where/lbctl/is" in words
     assert not any("NetworkNamespacePath" in word for word in words)
-    monkeypatch.setattr("lbctl.host.host._is_first_network", lambda: False)
+    monkeypatch.setattr("lbctl.host.local._is_first_network", lambda: False)
     host.detach(["/bin/touch", str(mark)])
     [where] = (word for word in host.ran[1] if "NetworkNamespacePath" in word)
     assert Path(where.rpartition("=")[2]).exists()

@@ -13,13 +13,14 @@ with imported_on_use(globals()):
         translated_connections as translated_connections,
     )
     from lbctl.host.files import write_whole as write_whole
-    from lbctl.host.host import TOOL as TOOL, Completed as Completed, Host as Host, LocalHost as LocalHost
+    from lbctl.host.host import TOOL as TOOL, Completed as Completed, Host as Host
     from lbctl.host.kernel import (
         ModuleState as ModuleState,
         has_ipv6 as has_ipv6,
         kernel_module as kernel_module,
     )
     from lbctl.host.links import Link as Link, link_names as link_names, neighbours as neighbours
+    from lbctl.host.local import LocalHost as LocalHost
     from lbctl.host.nf_tables import (
         rule_reports as rule_reports,
         rules_generation as rules_generation,

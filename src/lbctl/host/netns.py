@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from lbctl.errors import ApplyFailed
-from lbctl.host.host import TOOL, LocalHost
+from lbctl.host.host import TOOL
+from lbctl.host.local import LocalHost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
