@@ -1,8 +1,9 @@
 """The decorator of values: `dataclasses.dataclass`, for a quarter of the time at import.
 
-A short command imports a hundred classes of values. For each, the standard library up to Python 3.12 has six
-functions compiled, half a millisecond. Here values share all of them but the constructor. What a class is to
-its users stays: its fields, equality, hash, representation, copies and patterns.
+A short command imports a hundred classes of values. For each, the standard library compiles six functions,
+half a millisecond (Python 3.11; 3.13 compiles them together, in half of that). Here values share all of them
+but the constructor. What a class is to its users stays: its fields, equality, hash, representation, copies
+and patterns.
 """
 
 from __future__ import annotations
