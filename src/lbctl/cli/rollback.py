@@ -11,8 +11,11 @@ from lbctl.cli.fleet import ForFleet, Sign
 from lbctl.cli.options import Color, Colors, Config, Format, IgnoreHealth, Output, Owner, Wait, Yes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lbctl.engine import Migration, Session
     from lbctl.host import Host
-    from lbctl.model import Intent
+    from lbctl.model import Intent, Plan
 
 #: So many services are named that an intent file has otherwise.
 _FEW = 8
@@ -47,16 +50,8 @@ def rollback(
     from lbctl import engine
     from lbctl.cli.context import open_host
     from lbctl.cli.intents import context_of
-    from lbctl.cli.migration import show
-    from lbctl.cli.output import plan_document, print_json, say, show_plans
-    from lbctl.cli.work import (
-        confirmed,
-        declined,
-        is_cautious,
-        settle,
-        warn_of_removal,
-    )
-    from lbctl.documents.migration import document as migration_document
+    from lbctl.cli.output import print_json, say
+    from lbctl.cli.work import confirmed, declined, is_cautious, settle
 
     if fleet:
         from lbctl.cli.publication import Publishing, roll_back
@@ -78,27 +73,19 @@ def rollback(
         cautious=is_cautious(yes=yes, ignore_health=ignore_health),
         unattended=yes,
     )
-    made, target = engine.roll_back(session, whose, to)
-    asking = made.changed and not yes
-    if isinstance(made, engine.Migration):
-        show(made, data=output is Format.JSON, asking=asking, color=color)
-    else:
-        made = engine.annotate(session, made)
-        show_plans([made], data=output is Format.JSON, asking=asking, color=color)
-        warn_of_removal([made])
+    data = output is Format.JSON
+    plan, target = engine.roll_back(session, whose, to)
+    if not isinstance(plan, engine.Migration):
+        plan = engine.annotate(session, plan)
+    _show(plan, data=data, asking=plan.changed and not yes, color=color)
     _mention_decisions(session.host, whose)
-    agreed = not made.changed or confirmed("Roll back to this?", yes=yes)
+    agreed = not plan.changed or confirmed("Roll back to this?", yes=yes)
     if agreed:
-        for note in engine.go_back(session, made, target):
+        for note in engine.go_back(session, plan, target):
             say(note)
         session.memory.save()
-    if output is Format.JSON:
-        outcome = {"applied": agreed and made.changed, "to": target.number}
-        if isinstance(made, engine.Migration):
-            print_json({"changed": made.changed, "migration": migration_document(made), **outcome})
-        else:
-            document = plan_document(made, engine.describe(session, made), session.backend.render)
-            print_json({**document, **outcome})
+    if data:
+        print_json({**_document(session, plan), "applied": agreed and plan.changed, "to": target.number})
     elif agreed:
         say(f"Back at {target.state}.")
     else:
@@ -107,6 +94,30 @@ def rollback(
         _mention_file(config, target.intent)
     else:
         declined()
+
+
+def _show(plan: Plan | Migration, *, data: bool, asking: bool, color: Color) -> None:
+    """Print the way back, or before a question on stderr if stdout is for data."""
+    from lbctl import engine
+    from lbctl.cli import migration
+    from lbctl.cli.output import show_plans
+    from lbctl.cli.work import warn_of_removal
+
+    if isinstance(plan, engine.Migration):
+        migration.show(plan, data=data, asking=asking, color=color)
+    else:
+        show_plans([plan], data=data, asking=asking, color=color)
+        warn_of_removal([plan])
+
+
+def _document(session: Session, plan: Plan | Migration) -> Mapping[str, object]:
+    from lbctl import engine
+    from lbctl.cli.output import plan_document
+    from lbctl.documents.migration import document
+
+    if isinstance(plan, engine.Migration):
+        return {"changed": plan.changed, "migration": document(plan)}
+    return plan_document(plan, engine.describe(session, plan), session.backend.render)
 
 
 def _mention_decisions(host: Host, owner: str) -> None:
