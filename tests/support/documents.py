@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _COMMAND = {name: name for name in documents.NAMES} | {
     "import_": "import",
     "migration": "migrate",
+    "operator": "drain",  # as those of activate and weight
     "publication": "publish",
 }
 

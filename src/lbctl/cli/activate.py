@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import typer
-
 from lbctl.cli.fleet import ForFleet, Sign
 from lbctl.cli.operator import Endpoints
 from lbctl.cli.options import Color, Colors, Config, Format, IgnoreHealth, Output, Owner, Yes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lbctl.engine import Operation
 
 
@@ -34,7 +34,6 @@ def activate(
     from lbctl.cli import operator
     from lbctl.cli.context import open_host
     from lbctl.cli.intents import context_of
-    from lbctl.cli.output import print_json, say
 
     if fleet:
         from lbctl.cli.publication import Publishing, override
@@ -44,29 +43,20 @@ def activate(
     context = context_of(open_host(), owner, config, announced=False)
     session = operator.session_for_owner(context, ignore_health=ignore_health)
     operation = engine.activate(session, context.owner, endpoints)
-    agreed = operator.carry_out(operation, yes=yes, data=output is Format.JSON, color=color)
-    if agreed:
-        _report(operation)
-    else:
-        say("Nothing was changed.")
-    if output is Format.JSON:
-        print_json(operator.document(operation, applied=agreed))
-    if not agreed:
-        raise typer.Exit(1)
+    operator.conclude(operation, _report, yes=yes, output=output, color=color)
 
 
-def _report(operation: Operation) -> None:
-    from lbctl.cli.output import say
+def _report(operation: Operation) -> Iterator[str]:
     from lbctl.model import State
 
     for target in operation.targets:
         drained = target.before is not None and target.before.drained
         if target.endpoint is None:
-            say(f"Ended the unused drain of {target}.")
+            yield f"Ended the unused drain of {target}."
         elif target.endpoint.state is State.DRAIN:
             ended = "Ended the drain by command, but the" if drained else "The"
-            say(f'{target}: {ended} applied intent file says state = "drain"; change it there and apply it.')
+            yield f'{target}: {ended} applied intent file says state = "drain"; change it there and apply it.'
         elif drained:
-            say(f"{target} is in rotation again: {target.endpoint.state} in the applied intent.")
+            yield f"{target} is in rotation again: {target.endpoint.state} in the applied intent."
         else:
-            say(f"{target} was not drained by command: {target.endpoint.state} in the applied intent.")
+            yield f"{target} was not drained by command: {target.endpoint.state} in the applied intent."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +13,8 @@ from lbctl.cli.options import Color, Colors, Config, Format, IgnoreHealth, Outpu
 from lbctl.errors import IntentError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lbctl.engine import Operation
 
 
@@ -48,7 +51,6 @@ def drain(
     from lbctl.cli import operator
     from lbctl.cli.context import open_host
     from lbctl.cli.intents import context_of
-    from lbctl.cli.output import print_json, say
 
     operator.ensure_why(why)
     if fleet:
@@ -64,26 +66,16 @@ def drain(
     if wait is not None:
         # Not after the change: without conntrack there is nothing to wait by.
         _left(operation)
-    agreed = operator.carry_out(operation, yes=yes, data=output is Format.JSON, color=color)
-    if not agreed:
-        say("Nothing was changed.")
-    else:
-        _report(operation)
-    left = _await(operation, wait) if agreed and wait is not None else None
-    if output is Format.JSON:
-        print_json(operator.document(operation, applied=agreed, established=left))
-    if not agreed or left:
-        raise typer.Exit(1)
+    waiting = partial(_await, wait=wait) if wait is not None else None
+    operator.conclude(operation, _report, yes=yes, output=output, color=color, wait=waiting)
 
 
-def _report(operation: Operation) -> None:
-    from lbctl.cli.output import say
-
+def _report(operation: Operation) -> Iterator[str]:
     for target in operation.targets:
         if target.before is not None and target.before == target.after:
-            say(f"{target} was already {target.before}.")
+            yield f"{target} was already {target.before}."
         else:
-            say(f"Drained {target}; lbctl activate {target} ends that.")
+            yield f"Drained {target}; lbctl activate {target} ends that."
 
 
 def _left(operation: Operation) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lbctl.cli.complete import complete_endpoint
+from lbctl.cli.options import Format
 from lbctl.errors import IntentError
 
 if TYPE_CHECKING:
@@ -61,7 +62,33 @@ def session_for_owner(context: Context, *, ignore_health: bool) -> Session:
     return engine.open_session(context.host, patience=_PATIENCE, cautious=not ignore_health, unattended=True)
 
 
-def carry_out(operation: Operation, *, yes: bool, data: bool, color: Color) -> bool:
+def conclude(
+    operation: Operation,
+    report: Callable[[Operation], Iterable[str]],
+    *,
+    yes: bool,
+    output: Format,
+    color: Color,
+    wait: Callable[[Operation], int] | None = None,
+) -> None:
+    """Carry out an operation and print the outcome; end with 1 after a "no".
+
+    `wait` returns how many connections are left behind it, with which the command ends with 1 too.
+    """
+    from lbctl.cli.output import print_json, say
+
+    data = output is Format.JSON
+    agreed = _carry_out(operation, yes=yes, data=data, color=color)
+    for line in report(operation) if agreed else ("Nothing was changed.",):
+        say(line)
+    left = wait(operation) if agreed and wait is not None else None
+    if data:
+        print_json(_document(operation, applied=agreed, established=left))
+    if not agreed or left:
+        raise typer.Exit(1)
+
+
+def _carry_out(operation: Operation, *, yes: bool, data: bool, color: Color) -> bool:
     """Show an operation, ask where it does more than it says, and carry it out; False after a "no"."""
     from lbctl import engine
     from lbctl.cli.output import say, show_plans
@@ -94,7 +121,7 @@ def _named(families: Iterable[Family]) -> str:
     return " and ".join(_FAMILIES[family] for family in families)
 
 
-def document(operation: Operation, *, applied: bool, established: int | None = None) -> OperationDocument:
+def _document(operation: Operation, *, applied: bool, established: int | None) -> OperationDocument:
     """Return the document of an operation."""
     from lbctl import engine
     from lbctl.cli.output import plan_document

@@ -13,6 +13,8 @@ from lbctl.cli.options import Color, Colors, Config, Format, IgnoreHealth, Outpu
 from lbctl.errors import IntentError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lbctl.engine import Operation
 
 
@@ -50,7 +52,6 @@ def weight(
     from lbctl.cli import operator
     from lbctl.cli.context import open_host
     from lbctl.cli.intents import context_of
-    from lbctl.cli.output import print_json, say
 
     operator.ensure_why(why)
     _ensure_weight(endpoint, value, reset=reset)
@@ -64,12 +65,7 @@ def weight(
     context = context_of(open_host(), owner, config, announced=False)
     session = operator.session_for_owner(context, ignore_health=ignore_health)
     operation = engine.weigh(session, context.owner, [endpoint], value, why=why)
-    agreed = operator.carry_out(operation, yes=yes, data=output is Format.JSON, color=color)
-    say(_report(operation) if agreed else "Nothing was changed.")
-    if output is Format.JSON:
-        print_json(operator.document(operation, applied=agreed))
-    if not agreed:
-        raise typer.Exit(1)
+    operator.conclude(operation, _report, yes=yes, output=output, color=color)
 
 
 def _ensure_weight(endpoint: str, value: int | None, *, reset: bool) -> None:
@@ -83,12 +79,13 @@ def _ensure_weight(endpoint: str, value: int | None, *, reset: bool) -> None:
         raise IntentError(f"weight {value} is not between 1 and {MAX_WEIGHT}")
 
 
-def _report(operation: Operation) -> str:
+def _report(operation: Operation) -> Iterator[str]:
     (target,) = operation.targets
     in_file = f"; {target.endpoint.weight} in the applied intent" if target.endpoint is not None else ""
     if target.after is not None and target.after.weight is not None:
         done = "has" if target.before == target.after else "now has"
-        return f"{target} {done} weight {target.after.weight}{in_file}."
-    if target.before is None or target.before.weight is None:
-        return f"{target} has no weight set by command{in_file}."
-    return f"{target} has no weight set by command any more{in_file}."
+        yield f"{target} {done} weight {target.after.weight}{in_file}."
+    elif target.before is None or target.before.weight is None:
+        yield f"{target} has no weight set by command{in_file}."
+    else:
+        yield f"{target} has no weight set by command any more{in_file}."
