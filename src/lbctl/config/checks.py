@@ -135,7 +135,7 @@ def _status(value: object) -> tuple[StatusRange, ...]:
 
 def _bytes(key: str) -> Callable[[object], bytes]:
     def read(value: object) -> bytes:
-        hint = f'write a text of at most {MAX_TEXT} bytes, or bytes like "hex:0d0a"'
+        hint = f'write a string of at most {MAX_TEXT} bytes, or bytes like "hex:0d0a"'
         if isinstance(value, str) and value:
             found = re.fullmatch(HEX_PATTERN, value)
             try:
@@ -153,11 +153,11 @@ def _argv(key: str) -> Callable[[object], tuple[str, ...]]:
     def read(value: object) -> tuple[str, ...]:
         if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
             hint = f'write the program and its arguments: `{key} = ["/usr/local/bin/program", "argument"]`'
-            raise InvalidValue(f"{key} {show(value)} is not a list of texts", hint)
+            raise InvalidValue(f"{key} {show(value)} is not a list of strings", hint)
         try:
             return check_argv(tuple(value))
         except ValueError as error:
-            hint = "give the program by its absolute path, and each argument as a text of its own"
+            hint = "give the program by its absolute path, and each argument as a string of its own"
             raise InvalidValue(f"{key}: {values.escape(str(error))}", hint) from None
 
     return read

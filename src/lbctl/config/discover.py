@@ -26,7 +26,7 @@ def _source(value: object) -> str:
 def _name(value: object) -> str:
     if isinstance(value, str) and value:
         return value
-    raise InvalidValue(f"name {show(value)} is not a text", "write what the source is asked for")
+    raise InvalidValue(f"name {show(value)} is not a string", "write what the source is asked for")
 
 
 def _max(value: object) -> int:

@@ -973,7 +973,7 @@ def _report_overlap(one: _Listening, other: _Listening, report: _Report) -> None
         hint = (
             "write it once"
             if draft is first
-            else "one listener leads to one service: join them, or change one"
+            else "a listener belongs to one service: join them, or change one"
         )
     else:
         message = f"listener {listener} overlaps {met} of {whose} {where}"
@@ -983,7 +983,7 @@ def _report_overlap(one: _Listening, other: _Listening, report: _Report) -> None
             f"{wide} is every address of this host, {narrow.address} too: give addresses to both, keep one, "
             f'or write `exclude = ["{narrow.address}"]` in the service of {wide}'
             if wide.address != narrow.address
-            else "each port of an address leads to one service: change the ends of a range"
+            else "each port of an address belongs to one service: change the ends of a range"
         )
     report.add(draft.origin, draft.listener_place(count), f"{draft.label}: {message}", hint)
 
@@ -1021,7 +1021,5 @@ def _build(drafts: Iterable[_Draft], report: _Report) -> list[Service]:
                 )
             )
         except ValueError as error:  # a rule of the model that has no check of its own here
-            report.add(
-                draft.origin, draft.at(), f"{draft.label}: {error}", "see the documentation of the file"
-            )
+            report.add(draft.origin, draft.at(), f"{draft.label}: {error}", "see lbctl.toml(5)")
     return services
