@@ -91,6 +91,43 @@ class _Keys:
         return ":".join(name), tuple(rule)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tree:
+    """The chains of some names: what they lead by, and the rule for what is not found, but in the first."""
+
+    owner: str
+    names: tuple[str, ...]
+    keys: _Keys
+    verdict: str
+    otherwise: Rule = ()
+
+    def chains(self, entries: list[_Entry], block: str = "") -> Chains:
+        """Yield the chain of a block, "" for the whole, behind those that it leads to.
+
+        The entries are sorted and disjoint.
+        """
+        rules: list[Rule] = []
+        if len(entries) <= FEW:
+            rules += [entry.rule for entry in entries]
+        else:
+            bits = self.keys.bits
+            cut = self.keys.next_cut(bits - (entries[0].key ^ entries[-1].key).bit_length())
+            for _, group in groupby(entries, lambda entry: (entry.key >> bits - cut, entry.length < cut)):
+                inside = list(group)
+                if len(inside) == 1 or inside[0].length < cut:
+                    rules += [entry.rule for entry in inside]
+                    continue
+                below, condition = self.keys.block(inside, cut)
+                yield from self.chains(inside, below)
+                rules.append((*condition, self.verdict, self._chain(below)))
+        if block and self.otherwise:
+            rules.append(self.otherwise)
+        yield self._chain(block), rules
+
+    def _chain(self, block: str) -> str:
+        return layout.chain(self.owner, *self.names, *([block] if block else []))
+
+
 def listeners(
     family: Family,
     owner: str,
@@ -125,7 +162,7 @@ def listeners(
             for x, s in mine
         ]
         names = (protocol.upper(), *(["LOCAL"] if anywhere else []), *(["RANGES"] if ranges else []))
-        yield from _split(owner, names, "", entries, keys, verdict)
+        yield from _Tree(owner=owner, names=names, keys=keys, verdict=verdict).chains(entries)
         guard = _addrtype(*_TO_LOCAL) if anywhere else ()
         top.append(("-p", protocol, *guard, "-j", layout.chain(owner, *names)))
     yield layout.prefix(owner), top
@@ -160,7 +197,8 @@ def networks(
         )
         for n in networks
     ]
-    return _split(owner, names, "", entries, keys, "-g", otherwise)
+    tree = _Tree(owner=owner, names=names, keys=keys, verdict="-g", otherwise=otherwise)
+    return tree.chains(entries)
 
 
 def sources(family: Family, owner: str, name: str, places: Sequence[Guarded], target: Rule) -> Chains:
@@ -184,7 +222,8 @@ def sources(family: Family, owner: str, name: str, places: Sequence[Guarded], ta
     for protocol, mine in groupby(places, lambda place: place.protocol):
         keys = _Keys(family, protocol, _BITS[family], _PORT_BITS, "-s", "--sport")
         names = (name, protocol.upper())
-        yield from _split(owner, names, "", [found[place] for place in mine], keys, "-j")
+        tree = _Tree(owner=owner, names=names, keys=keys, verdict="-j")
+        yield from tree.chains([found[place] for place in mine])
         top.append(("-p", protocol, "-j", layout.chain(owner, *names)))
     yield layout.chain(owner, name), top
 
@@ -196,35 +235,6 @@ def _to_local(listener: Listener) -> Rule:
 def _addrtype(*options: str) -> Rule:
     """One match for all: iptables-nft 1.8.2 does not give back two of one name in a rule as they were."""
     return ("-m", "addrtype", *options) if options else ()
-
-
-def _split(
-    owner: str,
-    names: tuple[str, ...],
-    label: str,
-    entries: list[_Entry],
-    keys: _Keys,
-    verdict: str,
-    otherwise: Rule = (),
-) -> Chains:
-    """Return the chain of `names` and of a block's `label`, which leads to entries, sorted and disjoint."""
-    rules: list[Rule] = []
-    if len(entries) <= FEW:
-        rules += [entry.rule for entry in entries]
-    else:
-        common = keys.bits - (entries[0].key ^ entries[-1].key).bit_length()
-        cut = keys.next_cut(common)
-        for _, group in groupby(entries, lambda entry: (entry.key >> keys.bits - cut, entry.length < cut)):
-            inside = list(group)
-            if len(inside) == 1 or inside[0].length < cut:
-                rules += [entry.rule for entry in inside]
-                continue
-            below, condition = keys.block(inside, cut)
-            yield from _split(owner, names, below, inside, keys, verdict, otherwise)
-            rules.append((*condition, verdict, layout.chain(owner, *names, below)))
-    if label and otherwise:
-        rules.append(otherwise)
-    yield layout.chain(owner, *names, *([label] if label else [])), rules
 
 
 def _order(listener: Listener) -> tuple[bool, bool, Protocol, int, int]:

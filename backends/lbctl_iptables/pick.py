@@ -101,7 +101,7 @@ def _remapped(service: Service, family: Family) -> tuple[Endpoint, ...]:
 
 
 def _ladder(rungs: Sequence[tuple[Condition, Node]]) -> Node:
-    """Return the last rung takes what is left, and a ladder of one is none."""
+    """Return a ladder whose last rung takes what is left; its node alone if there is only one."""
     *others, (_, last) = rungs
     return Ladder((*others, ((), last))) if others else last
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lbctl.lazy import imported_on_call
 from lbctl_nftables.layout import NAME, TOOLS
-from lbctl_rules import imported_on_call
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

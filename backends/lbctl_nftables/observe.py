@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from lbctl.errors import ApplyFailed
 from lbctl.host import link_names
 from lbctl.host.nf_tables import GET_GENERATION
+from lbctl.lazy import imported_on_call
 from lbctl.model import Item, Program
 from lbctl_nftables import affinity, layout
 from lbctl_nftables.generation import generation
@@ -21,7 +22,6 @@ from lbctl_nftables.kernel import datatypes, elements, expressions, netlink, obj
 from lbctl_nftables.kernel.spelling import spelled
 from lbctl_nftables.kernel.values import KernelTable
 from lbctl_nftables.layout import Dialect, Purpose
-from lbctl_rules import imported_on_call
 
 # Few hosts need it: those where no program speaks netlink.
 with imported_on_call(globals()):

@@ -83,3 +83,17 @@ def imported_on_use(namespace: dict[str, Any]) -> Iterator[None]:
         "__dir__": lambda: sorted({*namespace, *homes}),
         "__getattr__": find,
     }
+
+
+@contextmanager
+def imported_on_call(namespace: dict[str, Any]) -> Iterator[None]:
+    """Have a module import the functions of this block when they are called; `namespace` as above."""
+    with replaced_imports(namespace, _caller):
+        yield
+
+
+def _caller(home: Home) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return home.load()(*args, **kwargs)
+
+    return call

@@ -1,7 +1,9 @@
 """Work on a host over ssh: whatever lbctl does here it does there, where nothing of it is installed."""
 
+import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from support.network import Network, intent, service
 PORTS = (8001, 8002, 8003)
 WEB = intent(service("web", "80/tcp", "8001", "8002"))
 WIDER = intent(service("web", "80/tcp", "8001", "8002", "8003"))
+BOTH = f'{WEB}\n[hosts]\none = "far"\ntwo = "root@far2:2222"\n'
 #: Connections that are cut here; more over a real sshd, in tests/servers.
 KILLS = int(os.environ.get("LBCTL_KILLS", "3"))
 
@@ -281,13 +284,80 @@ def test_state_behind_a_link_or_for_others_is_refused(network: Network, far: Far
     elsewhere.mkdir()
     (network.folder / "run").symlink_to(elsewhere)
     refused = far.lbctl("apply", "--yes", config=WEB)
-    assert (refused.code, "is a symbolic link" in refused.err) == (3, True), refused.err
+    assert (refused.code, "is a symbolic link" in refused.err) == (4, True), refused.err
     assert not list(elsewhere.iterdir())
     (network.folder / "run").unlink()
     (network.folder / "run").mkdir(mode=0o777)
     (network.folder / "run").chmod(0o777)
-    assert far.lbctl("plan", config=WEB).code == 3
+    assert far.lbctl("plan", config=WEB).code == 4
     assert "web" not in network.rules()
+    (network.folder / "run").rmdir()
+    (network.folder / "run").touch()
+    refused = far.lbctl("plan", config=WEB)
+    assert (refused.code, "run is no directory" in refused.err) == (5, True), refused.err
+
+
+def test_a_listing_that_the_disk_cuts_short_is_not_taken_for_a_whole_one(network: Network) -> None:
+    """iptables-save ends with 0 however much of its output is lost."""
+    rules = "".join(f"-A FOREIGN -p tcp --dport {port} -j DROP\n" for port in range(1, 3000))
+    network.tool("iptables-legacy-restore", stdin=f"*filter\n:FOREIGN - [0:0]\n{rules}COMMIT\n")
+    far = FarHost(network, "small", programs={"small": _on_a_file_system("size=128k,mode=755")})
+    for words in (["status"], ["plan", "--backend=iptables"], ["import", "--from=iptables-legacy"]):
+        refused = far.lbctl(*words, config=WEB if words[0] != "import" else None)
+        assert (refused.code, "no space is left" in refused.err) == (5, True), refused.err
+
+
+def test_what_cannot_be_written_is_not_called_untrusted(network: Network) -> None:
+    far = FarHost(network, "fixed", programs={"fixed": _on_a_file_system("ro")})
+    refused = far.lbctl("plan", config=WEB)
+    assert (refused.code, "Read-only file system" in refused.err) == (5, True), refused.err
+
+
+def _on_a_file_system(options: str) -> str:
+    """A shell whose state is on a file system of its own."""
+    start = f'mkdir -p "$LBCTL_STATE_DIR" && mount -t tmpfs -o {options} tmpfs "$LBCTL_STATE_DIR"'
+    return f'exec unshare --mount sh -ec \'{start} && exec sh "$@"\' sh "$@"'
+
+
+def test_who_holds_the_lock_is_named(network: Network) -> None:
+    network.local_endpoints(PORTS)
+    far = FarHost(network, programs={"nft": f'{_WAIT_ONCE}\nexec /usr/sbin/nft "$@"'})
+    assert far.lbctl("apply", "--yes", "--driver=nft", config=WEB).code == 0
+    path = network.folder / "first.toml"
+    path.write_text(WIDER, encoding="utf-8")
+    words = ["apply", "--yes", "--driver=nft", "--host=far", f"--config={path}"]
+    (network.folder / "armed").touch()
+    with network.client.entered():
+        command = [sys.executable, "-sP", "-m", "lbctl", *words]
+        first = subprocess.Popen(command, env={**os.environ, **far.env})
+    try:
+        _await(network.folder / "waits")
+        refused = [
+            far.lbctl("remove", "--yes", "--driver=nft"),
+            network.lbctl("remove", "--yes", "--driver=nft"),
+        ]
+    finally:
+        (network.folder / "goes").touch()
+        assert first.wait(60) == 0
+    for each in refused:
+        said = r"another lbctl \(process \d+: over ssh, for \S+@\S+\) is changing"
+        assert (each.code, bool(re.search(said, each.err))) == (7, True), each.err
+
+
+#: Have a program wait, once, before it loads what comes by standard input, until the test goes on.
+_WAIT_ONCE = """cd "$LBCTL_STATE_DIR"
+if [ "$*" = "--file -" ] && [ -e armed ]; then
+    rm armed
+    touch waits
+    until [ -e goes ]; do sleep 0.05; done
+fi"""
+
+
+def _await(path: Path) -> None:
+    until = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 _NO_SPACE = 'echo "No space left on device" >&2; exit 1'
@@ -323,9 +393,59 @@ def test_a_fault_of_a_host_is_reported_and_nothing_is_half_applied(
 
 
 def test_several_hosts_end_in_a_table(network: Network, far: FarHost) -> None:
-    both = f'{WEB}\n[hosts]\none = "far"\ntwo = "root@far2:2222"\n'
-    done = far.lbctl("plan", "--parallel=2", "--output=json", config=both, host="all")
+    done = far.lbctl("plan", "--parallel=2", "--output=json", config=BOTH, host="all")
     assert (done.code, [each["exit"] for each in done.json["hosts"]]) == (0, [0, 0])
     assert [each["document"]["changed"] for each in done.json["hosts"]] == [True, True]
-    text = far.lbctl("plan", "--exit-code", "--parallel=2", config=both, host="all")
+    text = far.lbctl("plan", "--exit-code", "--parallel=2", config=BOTH, host="all")
     assert (text.code, "two   not begun" in text.err or "two   1" in text.err) == (1, True), text.err
+
+
+def test_hosts_are_found_in_the_file_that_an_argument_names(network: Network, far: FarHost) -> None:
+    path = network.folder / "both.toml"
+    path.write_text(BOTH, encoding="utf-8")
+    for words in (["plan", str(path)], ["check", "--kernel", str(path)]):
+        done = far.lbctl(*words, host="all")
+        assert (done.code, done.err.count("0 done")) == (0, 2), done.err
+    assert far.lbctl("apply", str(path), "--yes", host="two").code == 0
+    # Of a plan file it is not.
+    plan = network.folder / "web.plan"
+    assert far.lbctl("plan", str(path), "-o", str(plan), host="one").code == 0
+    assert far.lbctl("apply", str(plan), "--yes", host="far").code == 0
+
+
+def test_a_file_for_several_hosts_is_refused(network: Network, far: FarHost) -> None:
+    plan = network.folder / "web.plan"
+    refused = far.lbctl("plan", f"--out={plan}", config=BOTH, host="all")
+    assert (refused.code, plan.exists(), "several hosts" in refused.err) == (2, False, True), refused.err
+    refused = far.lbctl("migrate", "--to=iptables", "--yes", f"--save={plan}", config=BOTH, host="all")
+    assert (refused.code, plan.exists()) == (2, False), refused.err
+
+
+@pytest.mark.parametrize("options", [["--keep-going"], ["--parallel=2", "--output=json"]])
+def test_an_interruption_shows_how_each_host_ended(network: Network, options: list[str]) -> None:
+    network.local_endpoints(PORTS)
+    far = FarHost(network, programs={"nft": f'{_WAIT_ONCE}\nexec /usr/sbin/nft "$@"'})
+    assert far.lbctl("apply", "--yes", "--driver=nft", config=WEB).code == 0
+    path = network.folder / "both.toml"
+    path.write_text(BOTH.replace('"8002"]', '"8002", "8003"]'), encoding="utf-8")
+    (network.folder / "armed").touch()
+    words = ["apply", "--yes", "--driver=nft", "--host=all", f"--config={path}", *options]
+    with network.client.entered():
+        process = subprocess.Popen(
+            [sys.executable, "-sP", "-m", "lbctl", *words],
+            env={**os.environ, **far.env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+    _await(network.folder / "waits")
+    os.killpg(process.pid, signal.SIGINT)
+    (network.folder / "goes").touch()
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, said
+    if "--output=json" in options:
+        assert 130 in {each["exit"] for each in json.loads(said)["hosts"]}, said
+    else:
+        assert re.search(r"one +130 interrupted", said), said
+        assert re.search(r"two +not begun", said), said

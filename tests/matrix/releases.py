@@ -10,7 +10,8 @@ PYTHON = (3, 11)
 #: What the commands of a release take: nft, both flavours of iptables, conntrack.
 TOOLS = ("conntrack", "iptables", "nftables")
 #: What a root takes in which lbctl itself runs, with its in-process drivers, and in which its tests do.
-#: python-iptables is built from source: hence the compiler and the headers.
+#: python-iptables is built from source: hence the compiler and the headers. Tests sign with
+#: ssh-keygen and openssl.
 _SYSTEM = (
     "base-files",
     "base-passwd",
@@ -18,6 +19,7 @@ _SYSTEM = (
     "coreutils",
     "dash",
     "diffutils",
+    "findutils",
     "gcc",
     "grep",
     "iproute2",
@@ -25,6 +27,8 @@ _SYSTEM = (
     "libc-bin",
     "libc6-dev",
     "netbase",
+    "openssh-client",
+    "openssl",
     "python3",
     "python3-dev",
     "python3-nftables",

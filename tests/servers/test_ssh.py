@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from lbctl.conformance.network import HOST4
+from lbctl.host.remote import session
 from matrix.releases import RELEASES, TOOLS
 from matrix.roots import ENTER, unpacked
 from support.far_hosts import received, trips
@@ -245,6 +247,82 @@ def test_busybox_and_nft_are_enough(network: Network, start: Start, servers: Pat
     assert far.lbctl("remove", "--yes").code == 0
     assert network.tool("nft", "list", "tables") == ""
 
+
+def test_direct_server_return_needs_no_perl(
+    network: Network, start: Start, servers: Path, tmp_path: Path
+) -> None:
+    """One endpoint has its MAC address in the file, the other in the neighbour table of that host."""
+    far = start(root=busybox_root(servers, tmp_path / "root", programs=("nft",)))
+    network.host.ip("neigh", "replace", "10.0.0.12", "lladdr", "02:00:00:00:00:12", "dev", "inside")
+    fixed = '{ address = "10.0.0.11", mac = "02:00:00:00:00:11" }'
+    direct = intent(service("web", f"{HOST4}:80/tcp", forward="dsr", scheduler="maglev"))
+    direct += f'interfaces = ["outside"]\nendpoints = [{fixed}, "10.0.0.12"]\n'
+    done = far.lbctl("apply", "--yes", config=direct)
+    assert done.code == 0, done.err
+    rules = network.tool("nft", "list", "ruleset")
+    # The picked value begins with the endpoint's MAC address.
+    for number in ("11", "12"):
+        assert f'"web/10.0.0.{number}" : 0x200000000{number}' in rules, done.err
+    assert "Nothing to change" in far.lbctl("plan", config=direct).out
+    changed = direct.replace("00:11", "00:21")
+    assert far.lbctl("apply", "--yes", "--trial", "2s", config=changed).code == 8
+    assert "Nothing to change" in far.lbctl("plan", config=direct).out
+    assert far.lbctl("drain", "web/10.0.0.11", "--yes").code == 0
+    assert far.lbctl("remove", "--yes").code == 0
+    assert network.tool("nft", "list", "tables") == ""
+
+
+def test_a_lost_network_ends_a_command_over_a_master_connection(
+    network: Network, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user's master connection has no probes, and TCP goes on for a quarter of an hour."""
+    monkeypatch.setattr(session, "_LIFELESS", 15.0)
+    network.local_endpoints(PORTS)
+    far = start(shell=("env", f"PATH={slow_nft(network.folder)}:{os.environ['PATH']}", "sh", "-c"))
+    master = [
+        *("ssh", "-F", str(network.folder / "sshd/ssh_config"), "-o", "ControlMaster=yes"),
+        *("-o", f"ControlPath={network.folder}/master", "-fN", "far"),
+    ]
+    with network.client.entered():
+        subprocess.run(master, check=True, stderr=subprocess.DEVNULL)
+    with (network.folder / "sshd/ssh_config").open("a", encoding="utf-8") as file:
+        file.write(f"    ControlPath {network.folder}/master\n")
+    try:
+        # Longer than it may be lifeless, and never without a sign of life.
+        assert far.lbctl("apply", "--yes", "--driver=nft", config=WEB).code == 0
+        (network.folder / "waits").unlink()
+        cut = threading.Thread(target=cut_off, args=(network,))
+        cut.start()
+        lost = far.lbctl("apply", "--yes", "--driver=nft", config=WIDER)
+        cut.join()
+    finally:
+        with network.client.entered():
+            subprocess.run([*master[:3], "-O", "exit", *master[5:7], "far"], check=False)
+    assert (lost.code, "nothing has come from it for 15 s" in lost.err) == (6, True), lost.err
+
+
+def slow_nft(folder: Path) -> Path:
+    """A folder with an nft that loads rules twenty seconds late."""
+    (folder / "slow").mkdir()
+    wait = f'case "$*" in "--file -") touch {folder}/waits && sleep 20 ;; esac'
+    (folder / "slow/nft").write_text(f'#!/bin/sh\n{wait}\nexec /usr/sbin/nft "$@"\n', encoding="utf-8")
+    (folder / "slow/nft").chmod(0o755)
+    return folder / "slow"
+
+
+def cut_off(network: Network) -> None:
+    """Have no packet of ssh arrive any more, once rules are being loaded."""
+    until = time.monotonic() + 60
+    while not (network.folder / "waits").exists():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    network.client.run("nft", "--file", "-", stdin=_CUT)
+
+
+_CUT = """table inet cut {
+    chain out { type filter hook output priority 0; tcp dport 2222 drop; }
+}
+"""
 
 LEGACY = ("xtables-legacy-multi",)
 

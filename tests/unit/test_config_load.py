@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lbctl.config import dump, find, load, load_merged, loads
-from lbctl.config.loader import MAX_RANGES
+from lbctl.config.listeners import MAX_RANGES
 from lbctl.errors import IntentError, NoIntentFile
 from lbctl.model import Endpoint, Intent, Listener, Protocol, Scheduler, Service, SourceNat, State
 from support.effort import calls, cpu_seconds
@@ -235,7 +235,7 @@ def test_a_right_file_imports_nothing_that_only_mistakes_need(tmp_path: Path) ->
 
 
 #: The module whose file system is replaced.
-LOAD = sys.modules["lbctl.config.loader"]
+FILES = sys.modules["lbctl.config.files"]
 
 
 class TestAsRoot:
@@ -246,11 +246,11 @@ class TestAsRoot:
         self.user = os.getuid()
         # What belongs to the user of these tests belongs to root, or to another user.
         monkeypatch.setattr(os, "geteuid", lambda: 0)
-        monkeypatch.setattr(LOAD, "_ROOT", self.user)
+        monkeypatch.setattr(FILES, "_ROOT", self.user)
 
     @pytest.fixture
     def foreign(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(LOAD, "_ROOT", self.user + 1)
+        monkeypatch.setattr(FILES, "_ROOT", self.user + 1)
 
     @pytest.fixture
     def path(self, tmp_path: Path) -> Path:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from lbctl.cli import app
 from lbctl.engine.inspect.doctor import Diagnosis, examine
-from lbctl.host import LocalHost, listening, route_to
+from lbctl.host import LocalHost, listening, routes_to
 from lbctl.host.fake import FakeHost
 from lbctl.model import (
     Discovery,
@@ -165,7 +165,7 @@ def test_routes(code: int, out: str, err: str, device: str | None, local: bool) 
 
     made = FakeHost()
     made.answer("ip", "route", "get", code=code, out=out, err=err)
-    route = route_to(made, ip_address("10.0.0.1"))
+    [route] = routes_to(made, [ip_address("10.0.0.1")]).values()
     assert (route.device, route.local) == (device, local)
 
 

@@ -7,8 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from lbctl.errors import ApplyFailed, ConnectionLost, LbctlError, Unreachable, WrongUsage
-from lbctl.host.remote import Destination, RemoteHost, SshSession
+from lbctl.errors import (
+    ApplyFailed,
+    ConnectionLost,
+    LbctlError,
+    PermissionDenied,
+    Unreachable,
+    WrongUsage,
+)
+from lbctl.host.remote import Destination, RemoteHost, SshSession, session
 from lbctl.host.remote.session import RemoteRequest
 
 #: Takes the place of ssh: answers the first line with the mark of a session, then prints what the test says.
@@ -111,11 +118,50 @@ def test_what_ssh_says_is_escaped(ssh: Ssh) -> None:
     assert "sudo" in str(caught.value.hint)
 
 
+def test_what_a_login_shell_prints_instead_of_a_session_is_shown(ssh: Ssh) -> None:
+    with pytest.raises(Unreachable, match="This account is currently not available") as caught:
+        ask(ssh.answers(b"\x1b[1mThis account is currently not available.\n", code=1, announces=False))
+    assert "\x1b" not in caught.value.message
+
+
+def test_the_last_messages_are_shown_and_no_sign_of_life_is(ssh: Ssh) -> None:
+    said = "debug1: something\n" * 10_000 + "Connection reset by peer\n" + "lbctl-alive\n" * 100
+    with pytest.raises(Unreachable, match=r"something; Connection reset by peer$"):
+        ask(ssh.answers(said=said, code=255, announces=False))
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(69, Unreachable), (73, ApplyFailed), (77, Unreachable), (78, PermissionDenied)]
+)
+def test_what_the_script_refuses_has_a_code_and_a_hint_of_its_own(
+    ssh: Ssh, code: int, kind: type[LbctlError]
+) -> None:
+    with pytest.raises(kind) as caught:
+        ask(ssh.answers(said="lbctl: this is not as it should be\n", code=code, announces=False))
+    assert caught.value.message == "far: this is not as it should be"
+    assert "by hand" not in str(caught.value.hint)
+
+
+def test_a_session_that_does_not_begin_is_left(ssh: Ssh, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "_BEGINNING_BY_HAND", 0)
+    monkeypatch.setattr(session, "_PAUSE", 0.01)
+    with pytest.raises(Unreachable, match="does not begin"):
+        ask(ssh.runs("#!/bin/sh\nexec cat\n"))
+
+
+def test_a_host_without_a_sign_of_life_is_left(ssh: Ssh, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "_LIFELESS", 0)
+    monkeypatch.setattr(session, "_PAUSE", 0.01)
+    wait = "#!/bin/sh\nread -r nonce\nprintf 'lbctl-session %s\\n' \"$nonce\"\nexec sleep 600\n"
+    with pytest.raises(Unreachable, match="nothing has come from it"):
+        ask(ssh.runs(wait))
+
+
 def test_after_a_change_has_begun_the_state_is_unknown(ssh: Ssh) -> None:
-    session = ssh.answers(b"")
-    session.changing = True
+    cut = ssh.answers(b"")
+    cut.changing = True
     with pytest.raises(ConnectionLost):
-        ask(session)
+        ask(cut)
 
 
 def test_a_word_with_a_line_break_is_not_sent(ssh: Ssh) -> None:

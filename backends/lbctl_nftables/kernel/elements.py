@@ -11,10 +11,10 @@ import re
 import sys
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from lbctl.lazy import imported_on_call
 from lbctl.values import dataclass
 from lbctl_nftables.kernel import netlink
 from lbctl_nftables.kernel.values import KernelElement
-from lbctl_rules import imported_on_call
 
 # Few hosts need it: those where no program speaks netlink.
 with imported_on_call(globals()):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lbctl.lazy import imported_on_call
 from lbctl_nftables.kernel import datatypes, netlink
 from lbctl_nftables.kernel.values import (
     MAP,
@@ -16,7 +17,6 @@ from lbctl_nftables.kernel.values import (
     KernelRule,
     Set,
 )
-from lbctl_rules import imported_on_call
 
 # Few hosts need it: those where no program speaks netlink.
 with imported_on_call(globals()):

@@ -29,6 +29,8 @@ class Listing:
     function: str = ""
     #: True if it also takes `--host`.
     hosts: bool = False
+    #: The parameter that names an intent file, beside that of `--config`.
+    intent: str = "config"
 
     def load(self, name: str) -> Command:
         """Return the command, imported."""
@@ -38,7 +40,7 @@ class Listing:
             return found
         from lbctl.cli.remote import on_hosts
 
-        return on_hosts(found)
+        return on_hosts(found, self.intent)
 
 
 #: What they are for → name of a command → the command.
@@ -49,13 +51,13 @@ COMMANDS: Mapping[str, Mapping[str, Listing]] = {
         "import": Listing(
             example="iptables-save | lbctl import - > lbctl.toml", module="import_", hosts=True
         ),
-        "check": Listing(example="lbctl check lbctl.toml", hosts=True),
+        "check": Listing(example="lbctl check lbctl.toml", hosts=True, intent="files"),
         "doctor": Listing(example="lbctl doctor", hosts=True),
         "backends": Listing(example="lbctl backends", hosts=True),
     },
     "Change": {
-        "plan": Listing(example="lbctl plan --rules", hosts=True),
-        "apply": Listing(example="lbctl apply --trial 60s", hosts=True),
+        "plan": Listing(example="lbctl plan --rules", hosts=True, intent="file"),
+        "apply": Listing(example="lbctl apply --trial 60s", hosts=True, intent="file"),
         "confirm": Listing(example="lbctl confirm", hosts=True),
         "rollback": Listing(example="lbctl rollback", hosts=True),
         "migrate": Listing(example="lbctl migrate --to nftables --trial 60s --save lbctl.toml", hosts=True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import pairwise
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -40,12 +40,15 @@ _MEANINGS = {
 }
 
 
-def destinations(named: Sequence[str], config: Path | None) -> Mapping[str, Destination]:
-    """Return the destinations that the values of `--host` stand for, by their names; raises `LbctlError`."""
+def destinations(named: Sequence[str], file: Path | None) -> Mapping[str, Destination]:
+    """Return the destinations that the values of `--host` stand for, by their names; raises `LbctlError`.
+
+    `file` is the intent file that was named, if one was.
+    """
     from lbctl.config.hosts import EVERY, is_name
     from lbctl.host.remote import Destination
 
-    table = _table(config, needed=EVERY in named) if any(map(is_name, named)) else {}
+    table = _table(file, needed=EVERY in named) if any(map(is_name, named)) else {}
     found: dict[str, Destination] = {}
     for text in named:
         names = list(table) if text == EVERY else [text]
@@ -53,12 +56,12 @@ def destinations(named: Sequence[str], config: Path | None) -> Mapping[str, Dest
     return found
 
 
-def _table(config: Path | None, *, needed: bool) -> Mapping[str, str]:
+def _table(file: Path | None, *, needed: bool) -> Mapping[str, str]:
     """Return the table [hosts] of the intent file, if there is one."""
     from lbctl.cli.intents import files_if_any, read_ahead
     from lbctl.config.documents import read
 
-    files = files_if_any(config)
+    files = files_if_any(file)
     try:
         if not needed and not any("hosts" in read(path).text for path in files):
             return {}  # as in most files: the intent is read while ssh connects
@@ -85,28 +88,37 @@ class HostOutcome:
     err: str = ""
 
 
-def on_each(found: Mapping[str, Destination], *, parallel: int, keep_going: bool) -> None:
+def on_each(
+    found: Mapping[str, Destination], *, parallel: int, keep_going: bool, writes: Path | None = None
+) -> None:
     """Run this command for each host, and end as the worst of them did.
 
     One after the other, each with the terminal, or `parallel` at once: then none can ask. After a failure no
-    other host is begun, unless `keep_going`.
+    other host is begun, unless `keep_going`; after Ctrl-C none is. `writes` is a file that the command is to
+    write.
     """
     words, data = _own_words(sys.argv[1:]), _is_json(sys.argv[1:])
-    _ensure_possible(words, parallel)
-    failed = Event()
+    _ensure_possible(words, parallel, writes)
+    stopped = Event()
 
     def run(name: str) -> HostOutcome:
-        if failed.is_set() and not keep_going:
+        if stopped.is_set():
             return HostOutcome(host=name, code=None)
         outcome = _run(name, words, captured=data or parallel > 1)
-        if outcome.code:
-            failed.set()
+        if outcome.code == _INTERRUPTED or (outcome.code and not keep_going):
+            stopped.set()
         if not data:
             _show(outcome)
         return outcome
 
     with ThreadPoolExecutor(parallel) as pool:
-        outcomes = list(pool.map(run, found))
+        begun = [pool.submit(run, name) for name in found]
+        try:
+            wait(begun)
+        except KeyboardInterrupt:
+            # The commands have the signal too, and end as they do alone.
+            stopped.set()
+    outcomes = [each.result() for each in begun]
     if data:
         _print_document(outcomes)
     else:
@@ -114,7 +126,12 @@ def on_each(found: Mapping[str, Destination], *, parallel: int, keep_going: bool
     raise typer.Exit(max(each.code or 0 for each in outcomes))
 
 
-def _ensure_possible(words: Sequence[str], parallel: int) -> None:
+def _ensure_possible(words: Sequence[str], parallel: int, writes: Path | None) -> None:
+    if writes is not None:
+        raise WrongUsage(
+            f"{writes} cannot hold what is written for several hosts",
+            hint="run it for each host, with its own file",
+        )
     if parallel > 1 and words and words[0] in _ASKING and not {"--yes", "-y"} & set(words):
         raise WrongUsage(f"--parallel {parallel}: several hosts cannot ask at once", hint="pass --yes")
     if "--watch" in words:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
@@ -40,8 +41,11 @@ KeepGoing = Annotated[
 _OPTIONS = {"host": (Hosts, None), "parallel": (Parallel, 1), "keep_going": (KeepGoing, False)}
 
 
-def on_hosts(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command that also takes `--host`: without it, it works on this host."""
+def on_hosts(command: Callable[..., None], intent: str = "config") -> Callable[..., None]:
+    """Return a command that also takes `--host`: without it, it works on this host.
+
+    `intent` is the parameter that names an intent file, beside `config`.
+    """
 
     @wraps(command)
     def run(
@@ -59,9 +63,10 @@ def on_hosts(command: Callable[..., None]) -> Callable[..., None]:
         from lbctl.cli.many import destinations, on_each
 
         with reading_once():
-            found = destinations(host, words.get("config"))
+            found = destinations(host, words.get("config") or _intent_file(words.get(intent)))
             if len(found) > 1:
-                on_each(found, parallel=parallel, keep_going=keep_going)
+                writes = words.get("out") or words.get("save")
+                on_each(found, parallel=parallel, keep_going=keep_going, writes=writes)
                 return
             with working_on(*found.values()):
                 command(**words)
@@ -76,3 +81,11 @@ def on_hosts(command: Callable[..., None]) -> Callable[..., None]:
         name: annotation for name, (annotation, _) in _OPTIONS.items()
     }
     return run
+
+
+def _intent_file(value: Path | list[Path] | None) -> Path | None:
+    """Return the intent file that an argument names, if it does: `apply` takes a plan file too."""
+    from lbctl.engine import is_plan_file
+
+    file = value[0] if isinstance(value, list) and value else value
+    return file if isinstance(file, Path) and not is_plan_file(file) else None

@@ -154,12 +154,13 @@ def _print(look: _Look, output: Format, color: Color, *, one_line: bool = False)
     from lbctl.cli.output import Style, print_json
     from lbctl.cli.status_text import agent_line, lines, source_lines, sources_of, width
     from lbctl.cli.work import mention_unsettled
-    from lbctl.documents.status import status as document
 
     unsettled = mention_unsettled(look.context, data=output is Format.JSON)
     drift, status = look.now()
     agent = look.agent()
     if output is Format.JSON:
+        from lbctl.documents.status import status as document  # its types cost a start of every other output
+
         rules = document(drift, status, unsettled, look.applied, look.rolled_back)
         print_json({**rules, "agent": agent}, one_line=one_line)
     else:

@@ -10,14 +10,12 @@ from lbctl.lazy import imported_on_use
 
 with imported_on_use(globals()):
     from lbctl.config.documents import is_intent as is_intent
-    from lbctl.config.loader import (
+    from lbctl.config.files import (
         find as find,
         find_local as find_local,
         finder as finder,
-        load as load,
-        load_merged as load_merged,
-        loads as loads,
         unread as unread,
     )
+    from lbctl.config.loader import load as load, load_merged as load_merged, loads as loads
     from lbctl.config.render import dump as dump, revive as revive
     from lbctl.config.schema import SCHEMA_ID as SCHEMA_ID, json_schema as json_schema

@@ -1,8 +1,8 @@
 """The shape of an intent file, as pydantic models, and the JSON Schema that follows from them.
 
 The models know shapes, words and ranges of single values; what needs more than one value (unique names,
-overlapping listeners, families) is checked in `lbctl.config.loader`. The tables `check` and `health` of a
-service and the table `agent` are those of `lbctl.config.checks` and `lbctl.config.agent`, which are only
+overlapping listeners, families) is checked in `services` and `listeners`. The tables `check` and `health` of
+a service and the table `agent` are those of `lbctl.config.checks` and `lbctl.config.agent`, which are only
 imported for a file that has them: each model costs a start.
 """
 

@@ -33,7 +33,6 @@ with imported_on_use(globals()):
         has_routes as has_routes,
         links_back as links_back,
         links_in as links_in,
-        route_to as route_to,
         routes_to as routes_to,
     )
     from lbctl.host.sockets import Listening as Listening, listening as listening

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypedDict, T
 
 from lbctl.errors import ApplyFailed, PermissionDenied, Stale
 from lbctl.host.capabilities import Capability, capabilities
+from lbctl.host.persons import holder_name
 from lbctl.host.reports import subscribe
 from lbctl.host.state import StateDir
 from lbctl.values import dataclass
@@ -447,11 +448,8 @@ class LocalHost:
             number = os.pread(handle, _HOLDER, 0).decode("ascii", "replace").strip()
         except IsADirectoryError:
             number = ""
-        if not (number.isascii() and number.isdecimal()):
-            return "of unknown number"
-        words = (self.read(f"/proc/{number}/cmdline") or "").split("\0")
-        known = " ".join([w.rpartition("/")[2] for w in words if w.isprintable()]).strip()
-        return f"process {number}: {known}" if known else f"process {number}, or a program that it ran"
+        command = self.read(f"/proc/{number}/cmdline") if number.isdecimal() else None
+        return holder_name(number, (command or "").replace("\0", " "))
 
     def namespace(self) -> str | None:
         """See `Host`. The cookie is of Linux 5.12, and counts from the start of the host."""

@@ -1,7 +1,11 @@
-"""The links of this host and who is known on them: read from the kernel by rtnetlink."""
+"""The links of a host and who is known on them: read from the kernel by rtnetlink, or from what `ip` prints.
+
+The latter on a host whose kernel nothing can ask for us. Busybox prints the same as iproute2.
+"""
 
 from __future__ import annotations
 
+import re
 import struct
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -32,6 +36,17 @@ _ETHERNET = 1
 #: NUD_VALID of net/neighbour.h: REACHABLE, STALE, DELAY, PROBE, NOARP, PERMANENT.
 _VALID = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80
 _CARD_SIZE = 6
+#: `ip -o link show`; an interface that has another end is NAME@OTHER.
+_LINK_LINE = re.compile(
+    r"(?m)^(?P<index>\d{1,9}): (?P<name>[^:@\s]+)[^:\s]*: .*?\bmtu (?P<mtu>\d{1,9})\b"
+    r"(?:.*?\blink/ether (?P<mac>[0-9a-f]{2}(?::[0-9a-f]{2}){5})\b)?"
+)
+#: `ip neigh show`.
+_NEIGHBOUR_LINE = re.compile(
+    r"(?m)^(?P<address>[0-9a-f.:]+) dev (?P<device>\S+) "
+    r".*?\blladdr (?P<mac>[0-9a-f]{2}(?::[0-9a-f]{2}){5})\b.* "
+    r"(?:REACHABLE|STALE|DELAY|PROBE|NOARP|PERMANENT)\s*$"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +60,9 @@ class Link:
 
 
 def links(host: Host) -> tuple[Link, ...]:
-    """Return the links of this network namespace; () where the kernel cannot be asked."""
+    """Return the links of this network namespace; () where neither the kernel nor `ip` can be asked."""
+    if not host.speaks_netlink():
+        return _printed_links(host)
     found = []
     for body in _dump(host, _GET_LINK, _NEW_LINK, _LINK.pack(0, 0, 0, 0, 0)):
         _, kind, index, _, _ = _LINK.unpack_from(body)
@@ -72,6 +89,8 @@ def neighbours(host: Host) -> Mapping[tuple[int, Address], str]:
 
     Those that it has given up, or still asks for, are left out.
     """
+    if not host.speaks_netlink():
+        return _printed_neighbours(host)
     found: dict[tuple[int, Address], str] = {}
     for body in _dump(host, _GET_NEIGHBOUR, _NEW_NEIGHBOUR, _NEIGHBOUR.pack(0, 0, 0, 0, 0)):
         _, index, state, _, _ = _NEIGHBOUR.unpack_from(body)
@@ -80,6 +99,35 @@ def neighbours(host: Host) -> Mapping[tuple[int, Address], str]:
         if state & _VALID and len(address) in {4, 16} and len(card) == _CARD_SIZE:
             found[index, ip_address(address)] = card.hex(":")
     return found
+
+
+def _printed_links(host: Host) -> tuple[Link, ...]:
+    ip = host.which("ip")
+    text = host.listing([ip, "-o", "link", "show"]).out if ip is not None else ""
+    return tuple(
+        Link(index=int(found["index"]), name=found["name"], mac=found["mac"] or "", mtu=int(found["mtu"]))
+        for found in _LINK_LINE.finditer(text)
+    )
+
+
+def _printed_neighbours(host: Host) -> Mapping[tuple[int, Address], str]:
+    ip = host.which("ip")
+    if ip is None:
+        return {}
+    indexes = {link.name: link.index for link in _printed_links(host)}
+    found: dict[tuple[int, Address], str] = {}
+    for line in _NEIGHBOUR_LINE.finditer(host.run([ip, "neigh", "show"]).out):
+        address = _address(line["address"])
+        if address is not None and line["device"] in indexes:
+            found[indexes[line["device"]], address] = line["mac"]
+    return found
+
+
+def _address(text: str) -> Address | None:
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
 
 
 def _dump(host: Host, question: int, kind: int, body: bytes) -> Iterator[bytes]:

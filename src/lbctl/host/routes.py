@@ -36,13 +36,8 @@ def has_routes(host: Host) -> bool:
     return host.which("ip") is not None
 
 
-def route_to(host: Host, address: Address) -> Route:
-    """Return what the kernel would do with a packet to an address. Nothing is sent."""
-    return routes_to(host, [address])[address]
-
-
 def routes_to(host: Host, addresses: Iterable[Address]) -> Mapping[Address, Route]:
-    """As `route_to`, for several addresses."""
+    """Return what the kernel would do with a packet to each address. Nothing is sent."""
     asked = {address: [_ip(host), "-o", "route", "get", str(address)] for address in addresses}
     host.expect(runs=asked.values())
     return {address: _route(host.run(words)) for address, words in asked.items()}

@@ -86,7 +86,7 @@ with imported_on_use(globals()):
         check_intent_name as check_intent_name,
         check_report_name as check_report_name,
     )
-    from lbctl.model.forward import MAC as MAC, Forward as Forward, Hop as Hop, check_mac as check_mac
+    from lbctl.model.forward import Forward as Forward, Hop as Hop, check_mac as check_mac
     from lbctl.model.intent import (
         DEFAULT_MARK as DEFAULT_MARK,
         DEFAULT_OWNER as DEFAULT_OWNER,
@@ -169,10 +169,7 @@ with imported_on_use(globals()):
     from lbctl.model.verdict import (
         MAX_RESULT as MAX_RESULT,
         Health as Health,
-        Judgement as Judgement,
-        KeptBy as KeptBy,
         KnownVerdicts as KnownVerdicts,
         Verdict as Verdict,
         Verdicts as Verdicts,
-        judge as judge,
     )

@@ -352,32 +352,11 @@ def _renewed(intent: Intent, facts: Facts, basis: _Basis, past: _Basis, services
         if number is None:
             continue
         file = intent.services[number]
-        own = overrides.get(name, _NOTHING)
-        verdicts = facts.verdicts.get(name, NO_VERDICTS)
-        old = facts.old.get(name, NO_VERDICTS)
-        found = facts.found.get(name) if file.discover is not None else None
-        hops, deals = facts.hops.get(name, _NO_HOPS), facts.deals.get(name, _NO_DEALS)
-        unreachable = facts.unreachable.get(name, _NO_REASONS)
-        said = own or verdicts or old or found or hops or unreachable or deals
-        if said or checked.of(file) or ended.of(file):
+        own = _ServiceFacts.of(file, facts, overrides.get(name, _NOTHING))
+        if own or checked.of(file) or ended.of(file):
             before = past.outcomes.get(name)
-            if before is None or not before.is_of(
-                file, own, verdicts, old, found, hops, unreachable, deals, live=facts.live
-            ):
-                before = _outcome(
-                    file,
-                    own,
-                    verdicts,
-                    old,
-                    found,
-                    hops,
-                    unreachable,
-                    deals,
-                    intent,
-                    checked=checked,
-                    ended=ended,
-                    live=facts.live,
-                )
+            if before is None or file is not before.file or not own.is_as(before.facts):
+                before = _outcome(file, own, intent, checked=checked, ended=ended)
             outcomes[name], carried[number] = before, before.service
             if known[number] != before.known:
                 known[number] = before.known
@@ -416,89 +395,92 @@ def _replaced(was: Mapping[str, object], now: Mapping[str, object]) -> Iterator[
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Outcome:
-    """What facts make of one service, and the very objects that it was made from."""
+class _ServiceFacts:
+    """What facts say about one service."""
 
-    file: Service
     overrides: Mapping[str, Override]
-    verdicts: Verdicts
-    old: Verdicts
+    #: Many: those that changed are another object.
+    verdicts: Verdicts = field(compare=False)
+    old: Verdicts = field(compare=False)
     live: bool
-    found: Discovered | None
+    discovered: Discovered | None
     hops: frozenset[Hop]
     unreachable: Mapping[str, str]
     deals: frozenset[Deal]
+
+    @classmethod
+    def of(cls, service: Service, facts: Facts, overrides: Mapping[str, Override]) -> _ServiceFacts:
+        name = service.name
+        return cls(
+            overrides=overrides,
+            verdicts=facts.verdicts.get(name, NO_VERDICTS),
+            old=facts.old.get(name, NO_VERDICTS),
+            live=facts.live,
+            discovered=facts.found.get(name) if service.discover is not None else None,
+            hops=facts.hops.get(name, _NO_HOPS),
+            unreachable=facts.unreachable.get(name, _NO_REASONS),
+            deals=facts.deals.get(name, _NO_DEALS),
+        )
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.overrides
+            or self.verdicts
+            or self.old
+            or self.discovered
+            or self.hops
+            or self.unreachable
+            or self.deals
+        )
+
+    def is_as(self, other: _ServiceFacts) -> bool:
+        """Return True if the same is said."""
+        return self.verdicts is other.verdicts and self.old is other.old and self == other
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outcome:
+    """What facts make of one service, and what it was made from."""
+
+    file: Service
+    facts: _ServiceFacts
+    #: With the endpoints of its source.
     known: Service
     service: Service
     reasons: Mapping[Place, Reason]
 
-    def is_of(
-        self,
-        file: Service,
-        overrides: Mapping[str, Override],
-        verdicts: Verdicts,
-        old: Verdicts,
-        found: Discovered | None,
-        hops: frozenset[Hop],
-        unreachable: Mapping[str, str],
-        deals: frozenset[Deal],
-        *,
-        live: bool,
-    ) -> bool:
-        """Return True if it was made from these."""
-        same = file is self.file and verdicts is self.verdicts and old is self.old and live is self.live
-        same = same and overrides == self.overrides and found == self.found
-        same = same and hops == self.hops and unreachable == self.unreachable
-        return same and deals == self.deals
-
 
 def _outcome(
-    file: Service,
-    overrides: Mapping[str, Override],
-    verdicts: Verdicts,
-    old: Verdicts,
-    discovered: Discovered | None,
-    hops: frozenset[Hop],
-    unreachable: Mapping[str, str],
-    deals: frozenset[Deal],
-    intent: Intent,
-    *,
-    checked: KnownVerdicts,
-    ended: KnownVerdicts,
-    live: bool,
+    file: Service, facts: _ServiceFacts, intent: Intent, *, checked: KnownVerdicts, ended: KnownVerdicts
 ) -> _Outcome:
-    answer = discovered.within(intent, file) if discovered is not None else ()
+    answer = facts.discovered.within(intent, file) if facts.discovered is not None else ()
     service = merged(file, answer)
     own = {each.to: each for each in file.endpoints}
     # One of the file without a next hop is an error of the file; for the answer of a source, no change of
     # the file helps, and the other endpoints go on.
-    lost = {to: reason for to, reason in unreachable.items() if to not in own}
-    endpoints = tuple(
-        [
-            replace(made, state=State.DRAIN) if made.to in lost else made
-            for made in (_endpoint(each, overrides.get(each.name)) for each in service.endpoints)
-        ]
-    )
+    lost = {to: reason for to, reason in facts.unreachable.items() if to not in own}
+    decided = [_endpoint(each, facts.overrides.get(each.name)) for each in service.endpoints]
+    endpoints = tuple([replace(each, state=State.DRAIN) if each.to in lost else each for each in decided])
     found = service if endpoints == service.endpoints else replace(service, endpoints=endpoints)
     if found is not service:
         _check_slots(found)
     judged = checked.of(service)
-    if live:
+    if facts.live:
         judged = awaited(found, judged)
     judgement = judge(found, judged)
     if judgement.limits:
         found = replace(found, limits=judgement.limits)
-    if hops:
-        found = replace(found, hops=hops)
-    if deals and file.scheduler is Scheduler.LEAST_CONNECTIONS:
-        found = replace(found, deals=deals)
+    if facts.hops:
+        found = replace(found, hops=facts.hops)
+    if facts.deals and file.scheduler is Scheduler.LEAST_CONNECTIONS:
+        found = replace(found, deals=facts.deals)
     shown = ended.of(service)
     by_source = {each.to: each.state for each in answer}
     reasons = {
         (service.name, each.name): Reason(
             state=own.get(each.to, each).state,
             weight=own.get(each.to, each).weight,
-            operator=overrides.get(each.name),
+            operator=facts.overrides.get(each.name),
             checked=tuple(_checked(each, service, judgement, judged, shown)),
             source=by_source.get(each.to),
             discovered=each.to not in own,
@@ -511,20 +493,7 @@ def _outcome(
         for place, reason in reasons.items()
         if reason.operator or reason.checked or reason.source or reason.unreachable
     }
-    return _Outcome(
-        file=file,
-        overrides=overrides,
-        verdicts=verdicts,
-        old=old,
-        live=live,
-        found=discovered,
-        hops=hops,
-        unreachable=unreachable,
-        deals=deals,
-        known=service,
-        service=found,
-        reasons=said,
-    )
+    return _Outcome(file=file, facts=facts, known=service, service=found, reasons=said)
 
 
 def _check_slots(service: Service) -> None:

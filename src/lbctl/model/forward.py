@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
 #: The address of one network card, as the kernel prints it.
-MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}\Z")
+_MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}\Z")
 
 
 class Forward(StrEnum):
@@ -47,6 +47,6 @@ class Hop:
 
 def check_mac(mac: str) -> str:
     """`mac` itself, or ValueError for what is no address of a single network card."""
-    if not MAC.match(mac) or int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
+    if not _MAC.match(mac) or int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
         raise ValueError(f"{mac!r} is not the MAC address of a network card, as in 52:54:00:12:34:56")
     return mac

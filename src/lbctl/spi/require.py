@@ -8,7 +8,7 @@ from lbctl.errors import IntentError, Overtaken, Unsupported
 from lbctl.model import Family, diff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from lbctl.model import Hop, Intent, Plan, Program, Service
     from lbctl.spi.backend import Capabilities
@@ -34,59 +34,59 @@ def require_offload(intent: Intent, capabilities: Capabilities, *, backend: str)
 
 def require_service(service: Service, capabilities: Capabilities, *, backend: str) -> None:
     """As `require`, for one service."""
-    lacking: list[tuple[str, str]] = []
+    for feature, needs in (*_lacking_kinds(service, capabilities), *_lacking_keys(service, capabilities)):
+        raise Unsupported(backend=backend, service=service.name, feature=feature, needs=needs)
+
+
+def _lacking_kinds(service: Service, capabilities: Capabilities) -> Iterator[tuple[str, str]]:
+    """Yield the values of keys that a backend cannot do, each with what it needs."""
     if service.scheduler not in capabilities.schedulers:
-        known = ", ".join(sorted(capabilities.schedulers))
-        lacking.append((f"scheduler {service.scheduler}", f"schedulers of this backend: {known}"))
-    lacking += [
-        (f"{family} (listener {listener})", f"this host has no {family}, or no tool for it")
-        for listener in service.listeners
-        if listener.address and (family := Family.of(listener.address)) not in capabilities.families
-    ]
-    lacking += [
-        (f"protocol {listener.protocol}", "protocols: " + ", ".join(sorted(capabilities.protocols)))
-        for listener in service.listeners
-        if listener.protocol not in capabilities.protocols
-    ]
-    lacking += [
-        (f"state {endpoint.state} (endpoint {endpoint.name})", "remove the endpoint, or its state")
-        for endpoint in service.endpoints
-        if endpoint.state not in capabilities.states
-    ]
+        yield (
+            f"scheduler {service.scheduler}",
+            f"schedulers of this backend: {_listed(capabilities.schedulers)}",
+        )
+    for listener in service.listeners:
+        if listener.address and (family := Family.of(listener.address)) not in capabilities.families:
+            yield f"{family} (listener {listener})", f"this host has no {family}, or no tool for it"
+    for listener in service.listeners:
+        if listener.protocol not in capabilities.protocols:
+            yield f"protocol {listener.protocol}", f"protocols: {_listed(capabilities.protocols)}"
+    for endpoint in service.endpoints:
+        if endpoint.state not in capabilities.states:
+            yield f"state {endpoint.state} (endpoint {endpoint.name})", "remove the endpoint, or its state"
     if service.forward not in capabilities.forwards:
-        known = ", ".join(sorted(capabilities.forwards))
-        lacking.append((f"forward {service.forward}", f"this backend forwards by: {known}"))
+        yield f"forward {service.forward}", f"this backend forwards by: {_listed(capabilities.forwards)}"
     if service.affinity is not None and not capabilities.affinity:
-        lacking.append(("affinity", "remove affinity from the service, or choose another backend"))
+        yield "affinity", "remove affinity from the service, or choose another backend"
     # Connections to this host's own ports never need it, whatever the file says.
     if service.remote and service.source_nat not in capabilities.source_nat:
-        known = ", ".join(sorted(capabilities.source_nat))
-        lacking.append((f"source-nat {service.source_nat}", f"source-nat of this backend: {known}"))
-    lacking += [
-        (key, f"remove {key} from the service, or choose another backend")
-        for key, used, known in (
-            ("allow", service.allow, capabilities.allow),
-            ("deny", service.deny, capabilities.deny),
-            ("interfaces", service.interfaces, capabilities.interfaces),
-            ("exclude", service.exclude, capabilities.exclude),
-            ("takeover", service.takeover, capabilities.takeover),
-        )
-        if used and not known
-    ]
+        known = _listed(capabilities.source_nat)
+        yield f"source-nat {service.source_nat}", f"source-nat of this backend: {known}"
+
+
+def _lacking_keys(service: Service, capabilities: Capabilities) -> Iterator[tuple[str, str]]:
+    """Yield the keys that a backend does not have, each with what it needs."""
+    for key, used, known in (
+        ("allow", service.allow, capabilities.allow),
+        ("deny", service.deny, capabilities.deny),
+        ("interfaces", service.interfaces, capabilities.interfaces),
+        ("exclude", service.exclude, capabilities.exclude),
+        ("takeover", service.takeover, capabilities.takeover),
+    ):
+        if used and not known:
+            yield key, f"remove {key} from the service, or choose another backend"
     if not capabilities.port_ranges:
-        lacking += [
-            (f"a range of ports (listener {listener})", "name each port, or choose another backend")
-            for listener in service.listeners
-            if listener.is_range
-        ]
+        for listener in service.listeners:
+            if listener.is_range:
+                yield f"a range of ports (listener {listener})", "name each port, or choose another backend"
     if not capabilities.kept_ports:
-        lacking += [
-            (f"endpoints without a port (endpoint {endpoint.name})", "name the port of each endpoint")
-            for endpoint in service.endpoints
-            if endpoint.port is None
-        ]
-    for feature, needs in lacking:
-        raise Unsupported(backend=backend, service=service.name, feature=feature, needs=needs)
+        for endpoint in service.endpoints:
+            if endpoint.port is None:
+                yield f"endpoints without a port (endpoint {endpoint.name})", "name the port of each endpoint"
+
+
+def _listed(known: Iterable[str]) -> str:
+    return ", ".join(sorted(known))
 
 
 def next_hops(service: Service, family: Family) -> Mapping[str, Hop]:

@@ -10,8 +10,6 @@
 from __future__ import annotations
 
 ROOT = "/lbctl/"
-#: Where endpoints are registered by default.
-SERVICES = "/services/"
 
 
 def intent(name: str) -> str:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NoReturn
 
 from lbctl.errors import ApplyFailed, PermissionDenied
 from lbctl.host.host import Completed
-from lbctl.model import inert
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,12 +72,3 @@ def netlink_answers(data: bytes) -> Iterator[bytes]:
         (size,) = FRAME.unpack_from(data, place)
         yield data[place + FRAME.size : place + FRAME.size + size]
         place += FRAME.size + size
-
-
-def holder_name(text: str) -> str:
-    """Return what messages call the process that holds a lock: "NUMBER COMMAND…" as the host reports it."""
-    number, _, words = text.partition(" ")
-    if not number.isdecimal():
-        return "of unknown number"
-    shown = inert(" ".join(words.split()))[:60]
-    return f"process {number}: {shown}" if shown else f"process {number}"

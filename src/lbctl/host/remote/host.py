@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import re
-import socket
 import sys
 import time
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lbctl.errors import ApplyFailed
 from lbctl.host.capabilities import Capability, capabilities
+from lbctl.host.persons import person
 from lbctl.host.remote.answers import completed
 from lbctl.host.remote.greeting import FILES, HELLO, Greeting, RemoteClock, clock, greeting
 from lbctl.host.remote.locks import Locks
@@ -88,11 +87,11 @@ class RemoteHost:
         return self._begun
 
     def _changes(self) -> Reads:
-        """Note that something is changed now."""
-        reads = self._begin().reads
-        self.session.changing = True
-        reads.expire()
-        return reads
+        """Note that something is changed now: without a lock, by a probe that leaves nothing behind."""
+        begun = self._begin()
+        self.session.changing = self.session.changing or begun.locks.any_held()
+        begun.reads.expire()
+        return begun.reads
 
     # programs and files
 
@@ -268,11 +267,7 @@ class RemoteHost:
 
     def user(self) -> str:
         """See `Host`. The person here: there it may be root for everybody."""
-        try:
-            own = getpass.getuser()
-        except (KeyError, OSError):
-            own = "unknown"
-        return f"{own}@{socket.gethostname()}"
+        return person()
 
     def sleep(self, seconds: float) -> None:
         """See `Host`. What was read before is read again."""

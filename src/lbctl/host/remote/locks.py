@@ -7,7 +7,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from lbctl.errors import LbctlError, Stale
-from lbctl.host.remote.answers import holder_name, refuse
+from lbctl.host.persons import holder_name
+from lbctl.host.remote.answers import refuse
 from lbctl.host.remote.greeting import CLOCK
 from lbctl.host.remote.session import RemoteRequest
 from lbctl.host.remote.state import STATE
@@ -51,8 +52,9 @@ class Locks:
             if found.status != _HELD:
                 refuse(self._session.destination, found, f"cannot take the lock {name}")
             if time.monotonic() >= until:
+                holder = holder_name(*found.text.partition(" ")[::2])
                 raise Stale(
-                    f"another lbctl ({holder_name(found.text)}) is changing that network namespace",
+                    f"another lbctl ({holder}) is changing that network namespace",
                     hint="--wait 30s waits for it to end",
                 )
             sleep(_PAUSE)
@@ -64,6 +66,10 @@ class Locks:
             del self._held[name]
             with suppress(LbctlError):  # the session is over, and the lock with it
                 self._session.tell(RemoteRequest(verb="unlock", words=words))
+
+    def any_held(self) -> bool:
+        """Return True while this session holds a lock."""
+        return bool(self._held)
 
     def is_held(self, name: str) -> bool:
         """Return True while a process holds a lock; what the greeting says counts until time has passed."""

@@ -51,20 +51,26 @@ words() {
     owner=${3:-}
 }
 
-# folder DIRECTORY MODE: make it if it is missing; fails where another user could put files there.
-folder() {
-    if [ ! -d "$1" ] && [ ! -L "$1" ]; then
-        (umask 022 && mkdir -p "${1%/*}") && mkdir -m "$2" "$1" || [ -d "$1" ] || return 1
-    fi
-    guarded "${1%/*}" sticky && safe "$1"
+# complain TEXT: with the answer, or before there is one, among ssh's messages.
+complain() {
+    if [ -n "$err" ]; then printf '%s\n' "$1" >"$err"; else printf 'lbctl: %s\n' "$1" >&2; fi
+    return 1
 }
-
-complain() { printf '%s\n' "$1" >"$err"; return 1; }
 
 # Status 13 stands for what is refused since other users could have written it.
 untrusted() {
-    complain "$1 is a link, or other users can write to it: state that is kept there cannot be trusted"
+    complain "$1 is a symbolic link, or other users can write to it: state that is kept there cannot be trusted"
     return 13
+}
+
+# folder DIRECTORY MODE: make it if it is missing; refuses one where another user could put files.
+folder() {
+    if [ ! -e "$1" ] && [ ! -L "$1" ]; then
+        why=$({ (umask 022 && mkdir -p "${1%/*}") && mkdir -m "$2" "$1"; } 2>&1) ||
+            [ -d "$1" ] || { complain "$why"; return; }
+    fi
+    [ -d "$1" ] || [ -L "$1" ] || { complain "$1 is no directory"; return; }
+    { guarded "${1%/*}" sticky && safe "$1"; } || untrusted "$1"
 }
 
 # A file name of ours: one component, not hidden.
@@ -97,9 +103,9 @@ take() {
     done
 }
 
-# writable: true if there is space for a file.
+# writable: true if there is space for more. The file is empty but for that moment.
 writable() {
-    { printf x >"$dir/x"; } 2>/dev/null && [ -s "$dir/x" ]
+    { printf x >"$dir/space"; } 2>/dev/null && [ -s "$dir/space" ] && : >"$dir/space"
 }
 
 # full: end the session since there is none.
@@ -108,8 +114,10 @@ full() {
     exit 73
 }
 
-# answer STATUS: with what is in $out and $err.
+# answer STATUS: with what is in $out and $err. Few programs notice that the disk is full: a listing that was cut
+# short may not pass for a whole one.
 answer() {
+    writable || full
     size=0 messages=0
     [ ! -s "$out" ] || size=$(($(wc -c <"$out")))
     [ ! -s "$err" ] || messages=$(($(wc -c <"$err")))
@@ -231,8 +239,8 @@ look() {
 # lock NAME DESCRIPTOR: hold it until this session, and all that it runs, is over.
 lock() {
     named "$1" || return 1
-    folder "$run" 755 || { untrusted "$run"; return; }
-    [ ! -L "$run/$1" ] || { complain "$run/$1 is a link"; return 1; }
+    folder "$run" 755 || return
+    [ ! -L "$run/$1" ] || { complain "$run/$1 is a symbolic link"; return 1; }
     case $2 in [5-9]) ;; *) complain "bad descriptor"; return 1 ;; esac
     if [ -n "$flock" ]; then
         eval "exec $2>>\"\$run/\$1\"" || return 1
@@ -416,14 +424,14 @@ serve() {
         known) every "$run" ".$network.known" "$1" ;;
         recall) fetch "$run" "$1" "$2" ;;
         know)
-            folder "$run" 755 || { untrusted "$run"; return; }
+            folder "$run" 755 || return
             put "$run" "$1"
             ;;
         forget) named "$1" && safe "$run" && rm -f "$run/$1" ;;
         saved) every "$shelf" "" "$1" ;;
         fetch) fetch "$shelf" "$1" "$2" ;;
         save)
-            folder "$shelf" 700 || { untrusted "$shelf"; return; }
+            folder "$shelf" 700 || return
             put "$shelf" "$1"
             ;;
         drop)
@@ -434,8 +442,8 @@ serve() {
             ;;
         append)
             named "$1" || return 1
-            folder "$shelf" 700 || { untrusted "$shelf"; return; }
-            [ ! -L "$shelf/$1" ] || { complain "$1 is a link"; return; }
+            folder "$shelf" 700 || return
+            [ ! -L "$shelf/$1" ] || { complain "$1 is a symbolic link"; return; }
             cat "$in" >>"$shelf/$1" 2>"$err"
             ;;
         rename)
@@ -452,14 +460,12 @@ if [ "$(id -u)" != 0 ]; then
     printf 'lbctl: this user is not root, and sudo did not make it root\n' >&2
     exit 77
 fi
-for tool in cat cp date dd grep id ln ls mkdir mv rm tr uname wc; do
+for tool in cat cp date dd grep id ln ls mkdir mv rm sleep tr uname wc; do
     has "$tool" || { printf 'lbctl: this host lacks the program %s\n' "$tool" >&2; exit 69; }
 done
-folder "$run" 755 2>/dev/null || {
-    if [ -e "$run" ]; then why='is a link, or other users can write to it'; else why='cannot be created'; fi
-    printf 'lbctl: %s %s\n' "$run" "$why" >&2
-    exit 77
-}
+err=
+folder "$run" 755
+case $? in 0) ;; 13) exit 78 ;; *) exit 73 ;; esac
 
 # What sessions left that were killed.
 set +f
@@ -470,12 +476,16 @@ done
 set -f
 dir=$run/session.$$
 rm -rf "$dir"
-mkdir -m 700 "$dir" 2>/dev/null && writable || full
+mkdir -m 700 "$dir" 2>/dev/null && { printf x >"$dir/x"; } 2>/dev/null && [ -s "$dir/x" ] || full
 in=$dir/in out=$dir/out err=$dir/err locks=
+# A sign of life among ssh's messages: probes of ssh do not serve where a user's master connection carries this.
+while sleep 5 3>&- && kill -0 "$$"; do printf 'lbctl-alive\n' >&3; done 3>&2 </dev/null >/dev/null 2>&1 &
+alive=$!
 cleanup() {
+    kill "$alive"
     for each in $locks; do release "$each"; done
     rm -rf "$dir"
-}
+} 2>/dev/null
 trap cleanup EXIT
 trap 'exit 0' HUP INT TERM PIPE
 

@@ -20,12 +20,13 @@ from importlib.resources import files
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
-from lbctl.errors import ConnectionLost, LbctlError, Unreachable
+from lbctl.errors import ApplyFailed, ConnectionLost, LbctlError, PermissionDenied, Unreachable
+from lbctl.host.persons import person, session_name
 from lbctl.model import inert
 from lbctl.values import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from lbctl.host.remote.destination import Destination
 
@@ -35,14 +36,23 @@ _MOST = 512 << 20
 _LONGEST_LINE, _NOISE = 200, 64 << 10
 #: Bytes that are read or written at once, and that a pipe to ssh holds.
 _PART = 1 << 20
-#: Bytes of ssh's own messages that are shown.
-_MESSAGES = 2000
+#: Bytes of a line of ssh's own messages that are shown, and how many lines are.
+_MESSAGES, _LINES = 2000, 4
+#: Seconds between two looks at whether the host is alive.
+_PAUSE = 5.0
 #: Seconds until ssh gives up: for a connection, and for one that has gone silent (tries times seconds).
 _CONNECTING, _SILENT, _SILENCES = 20, 10, 3
+#: Seconds without a sign of life after which a session is lost: longer than ssh itself needs to notice, which
+#: does not where it uses a master connection of the user that has no probes.
+_LIFELESS = 45.0
+#: Seconds until a session has to have begun: with a person, who types passwords, longer than sshd waits.
+_BEGINNING, _BEGINNING_BY_HAND = 90.0, 180.0
+#: What serve.sh prints among ssh's messages every few seconds, as a sign of life.
+_ALIVE = "lbctl-alive"
 #: Read by the login shell of the user, whichever that is: one line, no quote but ours.
 _START = (
     'IFS= read -r nonce && IFS= read -r n && s=$(dd bs=1 count="$n" 2>/dev/null) && '
-    'case $(id -u) in 0) eval "$s" ;; *) exec sudo -n -- sh -c "$s" lbctl "$nonce" ;; esac'
+    'case $(id -u) in 0) eval "$s" ;; *) exec sudo -n -- sh -c "$s" "$0" "$nonce" ;; esac'
 )
 _OPTIONS = (
     "-T",
@@ -63,6 +73,15 @@ _OPTIONS = (
     "-o",
     f"ServerAliveCountMax={_SILENCES}",
 )
+#: Begins a line in which serve.sh says why it does not work there.
+_OWN = "lbctl: "
+#: How it ends then, what is raised, and the next step.
+_REFUSALS: Mapping[int | None, tuple[type[LbctlError], str]] = {
+    69: (Unreachable, "install it there"),
+    73: (ApplyFailed, "make room there, and have that file system be writable"),
+    77: (Unreachable, "log in as root, or let the user run sh by sudo without a password"),
+    78: (PermissionDenied, "have root own it, and nobody else be able to write to it"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,8 +130,11 @@ class SshSession:
         self._unsent, self._buffer = bytearray(), bytearray()
         self._number = 0
         self._broken = False
-        #: What the script announces itself with, until it has.
+        #: What the script announces itself with, until it has; and when it has to have, on this host's clock.
         self._mark = b""
+        self._begins_until = 0.0
+        #: When the host last gave a sign of life, and how many bytes of messages had come by then.
+        self._heard, self._messages_size = 0.0, 0
 
     def open(self) -> None:
         """Start the session, and do not wait for it: ssh connects meanwhile. Raises `Unreachable`."""
@@ -124,8 +146,10 @@ class SshSession:
         text = script("locks.sh", "serve.sh")
         nonce = token_hex(16)
         batch = () if self._can_ask else ("-o", "BatchMode=yes")
+        start = f"exec sh -c {shlex.quote(_START)} {shlex.quote(session_name(person()))}"
+        self._begins_until = time.monotonic() + (_BEGINNING_BY_HAND if self._can_ask else _BEGINNING)
         self._process = subprocess.Popen(
-            [ssh, *_OPTIONS, *batch, *self.destination.words(), f"exec sh -c {shlex.quote(_START)}"],
+            [ssh, *_OPTIONS, *batch, *self.destination.words(), start],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._messages,
@@ -213,6 +237,7 @@ class SshSession:
         process = self._process
         if self._broken or process is None or process.stdin is None or process.stdout is None:
             raise self._lost("the connection has ended")
+        self._heard = time.monotonic()
         try:
             with selectors.DefaultSelector() as selector:
                 selector.register(process.stdout, selectors.EVENT_READ)
@@ -222,7 +247,7 @@ class SshSession:
                     if sending and not self._unsent:
                         selector.unregister(process.stdin)
                         sending = False
-                    for key, _ in selector.select():
+                    for key, _ in selector.select(_PAUSE):
                         if key.fileobj is process.stdin:
                             self._send()
                         else:
@@ -231,6 +256,8 @@ class SshSession:
                                 raise self._lost("")
                             self._buffer += part
                             self.received += len(part)
+                            self._heard = time.monotonic()
+                    self._ensure_alive()
         except OSError as error:
             raise self._lost(error.strerror or "") from error
 
@@ -238,6 +265,16 @@ class SshSession:
         """Send what the pipe takes now."""
         if self._unsent and self._process is not None and self._process.stdin is not None:
             del self._unsent[: os.write(self._process.stdin.fileno(), self._unsent[:_PART])]
+
+    def _ensure_alive(self) -> None:
+        """Raise what is to be raised if nothing has come for too long."""
+        now, size = time.monotonic(), os.fstat(self._messages.fileno()).st_size
+        if size != self._messages_size:
+            self._messages_size, self._heard = size, now
+        if self._mark and now > self._begins_until:
+            raise self._lost("its shell does not begin the session in time")
+        if not self._mark and now - self._heard > _LIFELESS:
+            raise self._lost(f"nothing has come from it for {_LIFELESS:.0f} s")
 
     def _has_begun(self) -> bool:
         """Return True once the script has announced itself; what a login shell prints before is dropped."""
@@ -278,37 +315,55 @@ class SshSession:
         """Return what is to be raised: the session cannot go on."""
         self._broken = True
         code = self._ended()
-        self._messages.seek(0)
-        said = self._messages.read(_MESSAGES).decode("utf-8", "replace")
-        lines = [inert(line.strip()) for line in said.splitlines() if line.strip()]
-        shown = "; ".join([*lines[-4:], *([why] if why else [])]) or f"ssh ended with {code}"
+        said = self._said()
+        lines = [*said[-_LINES:], *([why] if why else [])] or self._printed()
+        shown = "; ".join(line.removeprefix(_OWN) for line in lines)
+        shown = shown or ("it ended the session" if code is None else f"ssh ended with {code}")
         if self.changing:
             return ConnectionLost(
                 f"the connection to {self.destination} was lost during a change: {shown}",
                 hint="the next command for that host that changes something first completes or reverts it; a "
                 "trial there reverts by itself",
             )
+        refusal = _REFUSALS.get(code) if any(line.startswith(_OWN) for line in said) else None
+        if refusal is not None:
+            kind, hint = refusal
+            return kind(f"{self.destination}: {shown}", hint=hint)
         return Unreachable(f"{self.destination} cannot be managed over ssh: {shown}", hint=_hint(said))
 
+    def _said(self) -> list[str]:
+        """Return the last messages, of ssh and of the host, escaped."""
+        self._messages.seek(max(0, os.fstat(self._messages.fileno()).st_size - _PART))
+        text = self._messages.read(_PART).decode("utf-8", "replace")
+        lines = (line.strip() for line in text.splitlines())
+        return [inert(line)[:_MESSAGES] for line in lines if line and line != _ALIVE]
+
+    def _printed(self) -> list[str]:
+        """Return what a login shell printed last that began no session: nologin has its message there."""
+        if not self._mark:
+            return []
+        lines = (line.strip() for line in self._buffer.decode("utf-8", "replace").splitlines())
+        return [inert(line)[:_MESSAGES] for line in lines if line][-_LINES:]
+
     def _ended(self) -> int | None:
+        """Return the code that ssh ended with; None if it had to be ended."""
         process = self._process
         if process is None:
             return None
-        until = time.monotonic() + 2
-        while (code := process.poll()) is None and time.monotonic() < until:
-            time.sleep(0.01)
-        if code is None:
+        try:
+            return process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
             process.kill()
-            code = process.wait()
-        return code
+            process.wait()
+            return None
 
 
 def _deaf() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _hint(said: str) -> str:
-    if "sudo" in said:
+def _hint(said: Sequence[str]) -> str:
+    if any("sudo" in line for line in said):
         return "log in as root, or let the user run sh by sudo without a password"
     return "ssh to it by hand first; lbctl uses the same configuration, keys and known hosts"
 
