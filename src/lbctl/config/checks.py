@@ -347,7 +347,7 @@ class HealthTable(TableModel):
         "Time in which an endpoint that returns gets its share, step by step. By default at once."
     )
     notify: Annotated[Any, PlainValidator(_argv("notify")), WithJsonSchema(_ARGV)] = _absent(
-        "A program that is run on each change, with its arguments, under the same rules as a check of kind exec."
+        "A program to run on each change, with its arguments, under the same rules as a check of kind exec."
     )
     notify_user: Annotated[Any, _user("notify-user"), WithJsonSchema(_lines(32))] = Field(
         default=DEFAULT_POLICY.notify_user, description="The user who runs `notify`; never root."

@@ -68,8 +68,8 @@ class DiscoverTable(TableModel):
             default=ABSENT,
             min_length=1,
             description="Networks that discovered addresses lie in. By default any but loopback, link-local "
-            "and multicast ones. An answer with an endpoint elsewhere is rejected: the last good one is kept. "
-            "Listeners of this file are never endpoints.",
+            "and multicast ones. An answer with an endpoint elsewhere is rejected: the last good one is "
+            "kept. Listeners of this file are never endpoints.",
             json_schema_extra=no_default,
         )
     )
