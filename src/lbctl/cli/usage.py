@@ -166,7 +166,7 @@ def _unknown_option(name: str, ctx: Any) -> WrongUsage:
     known = [max(each.opts, key=len) for each in ctx.command.get_params(ctx) if not is_argument(each)]
     near = _near(name, known)
     if name[1:].isdecimal():
-        return WrongUsage(f"{name} is not accepted", hint="numbers are not negative here")
+        return WrongUsage("a negative number is not accepted", hint=_usage(ctx))
     if (hint := _of_a_command(name, ctx) or _OPTIONS.get(name)) is None:
         hint = f"did you mean {near}?" if near else f"the options are: {', '.join(known)}"
     return WrongUsage(_has_no(f"option {name}", ctx), hint=hint)
@@ -177,7 +177,7 @@ def _of_a_command(name: str, ctx: Any) -> str | None:
     if ctx.parent is not None:
         return None
     commands = [word for word, each in ctx.command.commands.items() if _has_option(each, name)]
-    return f"options follow the command: lbctl {commands[0]} {name}" if commands else None
+    return f"options follow the command, e.g. lbctl {commands[0]} {name}" if commands else None
 
 
 def _has_option(command: Any, name: str) -> bool:
