@@ -58,7 +58,7 @@ def probe(host: Host, *, driver: str | None = None) -> Probe:
             "kernel": release,
             "nf_tables": kernel,
             "offload": can.offload_refusal
-            or f"nft_flow_offload {flowtables}; the kernel is asked at the tool's first use",
-            "dialect": f"{hinted.name} ({hinted.reason}); what nft writes is read back at its first use",
+            or f"nft_flow_offload {flowtables}; tested at the tool's first use",
+            "dialect": f"{hinted.name} ({hinted.reason}); verified at its first use",
         },
     )

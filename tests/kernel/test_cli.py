@@ -321,7 +321,7 @@ def test_rules_for_another_host(network: Network, web: Path) -> None:
     [
         (("--for", "ipfw=1.0"), 2, "one of iptables, iptables-nft, nft"),
         (("--for", "nft"), 2, "TOOL=VERSION"),
-        (("--for", "nft=new"), 2, "'new' is no version"),
+        (("--for", "nft=new"), 2, '"new" is not a version'),
         (("--for", "iptables=1.8", "--backend", "iptables"), 2, "--for names the tool"),
         (("--for", "iptables=1.4.3"), 3, "the oldest is iptables=1.4.4"),
         (("--for", "nft=0.8"), 3, "the oldest is nft=0.9.2"),

@@ -124,7 +124,7 @@ endpoints = ["8001", "8002"]
 """,
         10,
         'service "api": listener 80/tcp is given twice, first by service "web" on line 5',
-        "one listener leads to one service",
+        "a listener belongs to one service",
     ),
     BadIntent(
         "duplicate-service-names.toml",
@@ -231,7 +231,7 @@ endpoints = ["8001"]
         "endpoint-is-a-float.toml",
         _WEB + "endpoints = [8001.5]\n",
         6,
-        'service "web": endpoint 8001.5 is not a text',
+        'service "web": endpoint 8001.5 is not a string',
         "8001",
     ),
     BadIntent(
@@ -462,7 +462,7 @@ wieght = 3
         "interface-is-a-number.toml",
         _FULL + "interfaces = [2]\n",
         7,
-        'service "web": interface 2 is not a text',
+        'service "web": interface 2 is not a string',
         '"eth0"',
     ),
     BadIntent(
@@ -696,7 +696,7 @@ listen = 80
 endpoints = ["8001", "8002"]
 """,
         5,
-        'service "web": listener 80 is not a text',
+        'service "web": listener 80 is not a string',
         '"80/tcp"',
     ),
     BadIntent(

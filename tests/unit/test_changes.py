@@ -37,7 +37,7 @@ FAR = replace(
     WEB, scheduler=Scheduler.MAGLEV, endpoints=(Endpoint(port=80, address=IPv4Address("10.0.0.1")),)
 )
 UNBALANCED = (
-    "Existing UDP flows to 53/udp, which this host answers itself until now, are balanced from their next "
+    "Existing UDP flows to 53/udp, which this host has answered itself so far, are balanced from their next "
     "packet on."
 )
 MOVED = Listener(protocol=Protocol.TCP, port=81, address=IPv4Address("192.0.2.1"))

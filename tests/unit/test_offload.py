@@ -50,7 +50,7 @@ def test_the_names_are_those_of_the_file_in_order() -> None:
         ('["eth*"]', 'interface "eth*" stands for several'),
         ('["lo"]', 'interface "lo": connections made on this host arrive on no interface'),
         ('["eth0; flush"]', 'interface "eth0; flush" is not the name of an interface'),
-        ("[7]", "interface 7 is not a text"),
+        ("[7]", "interface 7 is not a string"),
         ('["eth0", "eth0"]', "`offload` names an interface twice"),
         (str([f"e{n}" for n in range(33)]).replace("'", '"'), "`offload` has more than 32 entries"),
     ],

@@ -126,7 +126,7 @@ def test_a_label_chooses_among_several_networks_and_ports() -> None:
             r"in 2 networks: label it with lbctl\.network",
         ),
         ({"NetworkSettings": {"Networks": {"a": {"IPAddress": "010.0.0.1"}}}}, "cannot be an endpoint"),
-        ({"State": 5}, "`State` is 5, not a text"),
+        ({"State": 5}, "`State` is 5, not a string"),
     ],
 )
 def test_a_container_that_says_too_little_is_wrong_and_named(keys: dict[str, Any], wrong: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 from contextlib import ExitStack
@@ -220,7 +221,9 @@ def _bound(address: str, port: int) -> socket.socket:
     try:
         return socket.create_server((address, port), family=family)
     except OSError as error:
-        raise IntentError(f"cannot listen on {address} port {port}: {error.strerror}") from error
+        # `strerror` repeats the address.
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise IntentError(f"cannot listen on {address} port {port}: {reason}") from error
 
 
 def _place(address: str, port: int) -> str:

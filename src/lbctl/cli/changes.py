@@ -71,7 +71,7 @@ def flow_lines(flows: Iterable[StaleFlow]) -> Iterator[str]:
         yield f"The same holds for flows through {more} more listeners."
     if unbalanced:
         yield (
-            f"Existing UDP flows to {folded(tuple(unbalanced))}, which this host answers itself until now, "
+            f"Existing UDP flows to {folded(tuple(unbalanced))}, which this host has answered itself so far, "
             "are balanced from their next packet on."
         )
 

@@ -73,7 +73,7 @@ def _steps(fleet: DemoFleet) -> Iterator[tuple[str, Callable[[], object], tuple[
         fleet.route("lb1", "lb3")
 
     yield (
-        "Balancer lb2 is cut off; the router goes on with the others.",
+        "Balancer lb2 is cut off; the router continues with the others.",
         burn,
         ("in-sync", "silent", "in-sync"),
     )

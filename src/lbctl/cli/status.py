@@ -258,7 +258,8 @@ def _ensure_known(names: tuple[str, ...] | list[str], intent: Intent) -> None:
 
     known = [service.name for service in intent.services]
     if unknown := [name for name in names if name not in known]:
-        near = get_close_matches(unknown[0], known, n=1)
+        service = unknown[0].partition("/")[0]
+        near = [service] if service in known else get_close_matches(unknown[0], known, n=1)
         few = ", ".join(known[:5]) + (", …" if len(known) > 5 else "")
         hint = f'did you mean "{near[0]}"?' if near else f"the services are: {few}" if known else None
         raise IntentError(f'there is no service "{unknown[0]}"', hint=hint)

@@ -39,6 +39,7 @@ _COMMANDS = {
     "ls": "status",
     "validate": "check",
     "diff": "plan",
+    "reload": "apply",
     "help": "--help",
 }
 #: The same for options, in a sentence.
@@ -50,6 +51,12 @@ _OPTIONS = {
     "--json": "--output json",
     "--host": "this command works on this host alone",
     "--parallel": "this command works on this host alone",
+    "-c": "-f FILE or --config FILE names the intent file",
+}
+#: What to do instead of giving a command one more argument.
+_ARGUMENTS = {
+    "rollback": "lbctl rollback --to NUMBER returns to a state that lbctl history lists",
+    "remove": "it removes all services; to remove one, delete it from the intent file and run lbctl apply",
 }
 
 
@@ -70,7 +77,8 @@ class Command(TyperCommand):
             # Of files, that is the next step; all other commands name what they take.
             files = any(is_argument(each) and name_of(each) == "FILE" for each in self.params)
             merged = "; the files of a directory are merged" if files else ""
-            raise WrongUsage(f'unexpected argument "{ctx.args[0]}"', hint=f"{_usage(ctx)}{merged}")
+            hint = _ARGUMENTS.get(str(ctx.info_name)) or f"{_usage(ctx)}{merged}"
+            raise WrongUsage(f'unexpected argument "{ctx.args[0]}"', hint=hint)
         return rest
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ARG002 (Typer's)
@@ -157,9 +165,23 @@ def _explained(error: Any, ctx: Any) -> WrongUsage:
 def _unknown_option(name: str, ctx: Any) -> WrongUsage:
     known = [max(each.opts, key=len) for each in ctx.command.get_params(ctx) if not is_argument(each)]
     near = _near(name, known)
-    if (hint := _OPTIONS.get(name)) is None:
+    if name[1:].isdecimal():
+        return WrongUsage("a negative number is not accepted", hint=_usage(ctx))
+    if (hint := _of_a_command(name, ctx) or _OPTIONS.get(name)) is None:
         hint = f"did you mean {near}?" if near else f"the options are: {', '.join(known)}"
     return WrongUsage(_has_no(f"option {name}", ctx), hint=hint)
+
+
+def _of_a_command(name: str, ctx: Any) -> str | None:
+    """Return where an option goes that stands before the command."""
+    if ctx.parent is not None:
+        return None
+    commands = [word for word, each in ctx.command.commands.items() if _has_option(each, name)]
+    return f"options follow the command, e.g. lbctl {commands[0]} {name}" if commands else None
+
+
+def _has_option(command: Any, name: str) -> bool:
+    return any(name in each.opts for each in command.params if not is_argument(each))
 
 
 def _has_no(what: str, ctx: Any) -> str:

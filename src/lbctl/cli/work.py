@@ -207,7 +207,7 @@ def ended(tried: Trial | None) -> None:
     if tried.state == "reverted":
         raise Reverted(tried.report or "the trial was reverted by lbctl rollback")
     if tried.state == "failed":
-        raise StateUnknown(tried.report, hint="lbctl status shows what holds")
+        raise StateUnknown(tried.report, hint="lbctl status shows which rules are in force")
 
 
 def read_rules_of(host: Host, source: str, limit: int | None = None, *, backend: str = "auto") -> Analysis:

@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
 AccessValue: TypeAlias = EtcdAccess | DockerAccess | ConsulAccess | KubernetesAccess
 
-_CA = (
-    "File with the certificates that the server's is verified against. By default those of the system, or of "
-    "the pod."
-)
+_CA = "File with the CA certificates that verify the server's. By default those of the system, or of the pod."
 _CERT, _KEY = "File with the certificate of this host.", "File with the key of `cert`."
 _TOKEN = "File with a token: readable by its owner alone (0600)."  # noqa: S105
 _FILE = WithJsonSchema(FILE_SCHEMA)

@@ -19,8 +19,8 @@ class AgentTable(TableModel):
 
     track_file: Annotated[Any, file_of("track-file"), WithJsonSchema(FILE_SCHEMA)] = Field(
         default=ABSENT,
-        description="A file that holds 0 while the rules are in place and followed, else 1: for track_file "
-        "of keepalived. Its directory must exist.",
+        description="A file that contains 0 while the rules are in place and followed, else 1: for "
+        "track_file of keepalived. Its directory must exist.",
         json_schema_extra=no_default,
     )
     exabgp: Annotated[Any, file_of("exabgp"), WithJsonSchema(FILE_SCHEMA)] = Field(

@@ -75,7 +75,7 @@ _KEYS: Mapping[CheckKind, tuple[str, ...]] = {
     CheckKind.EXEC: ("argv", "user"),
 }
 _NEEDED: Mapping[CheckKind, Mapping[str, str]] = {
-    CheckKind.DNS: {"name": 'write what is asked for: `name = "example.org"`'},
+    CheckKind.DNS: {"name": 'write the name to query: `name = "example.org"`'},
     CheckKind.EXEC: {
         "argv": 'write the program and its arguments: `argv = ["/usr/local/bin/check-web", "--quick"]`',
         "user": 'write who runs the program, not root: `user = "nobody"`',
@@ -135,7 +135,7 @@ def _status(value: object) -> tuple[StatusRange, ...]:
 
 def _bytes(key: str) -> Callable[[object], bytes]:
     def read(value: object) -> bytes:
-        hint = f'write a text of at most {MAX_TEXT} bytes, or bytes like "hex:0d0a"'
+        hint = f'write a string of at most {MAX_TEXT} bytes, or bytes like "hex:0d0a"'
         if isinstance(value, str) and value:
             found = re.fullmatch(HEX_PATTERN, value)
             try:
@@ -153,11 +153,11 @@ def _argv(key: str) -> Callable[[object], tuple[str, ...]]:
     def read(value: object) -> tuple[str, ...]:
         if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
             hint = f'write the program and its arguments: `{key} = ["/usr/local/bin/program", "argument"]`'
-            raise InvalidValue(f"{key} {show(value)} is not a list of texts", hint)
+            raise InvalidValue(f"{key} {show(value)} is not a list of strings", hint)
         try:
             return check_argv(tuple(value))
         except ValueError as error:
-            hint = "give the program by its absolute path, and each argument as a text of its own"
+            hint = "give the program by its absolute path, and each argument as a string of its own"
             raise InvalidValue(f"{key}: {values.escape(str(error))}", hint) from None
 
     return read
@@ -244,7 +244,7 @@ class CheckTable(TableModel):
         Any,
         PlainValidator(_text("path", check_path, "a path", 'write it like "/healthz", with %20 for a blank')),
         WithJsonSchema(_PATH),
-    ] = _absent('http, https: what is requested. By default "/".')
+    ] = _absent('http, https: the path to request. By default "/".')
     host: Annotated[Any, PlainValidator(_text("host", check_host, "a name", _HOST_HINT)), _HOST] = _absent(
         "http, https: the Host header, and the name in TLS unless `sni` gives another. By default the "
         "endpoint's address."
@@ -262,7 +262,7 @@ class CheckTable(TableModel):
         WithJsonSchema(_lines(MAX_TEXT)),
     ] = _absent("http, https: a text that the first 64 KiB of the answer must contain.")
     ca: Annotated[Any, file_of("ca"), WithJsonSchema(FILE_SCHEMA)] = _absent(
-        "https: file with the certificates that the server's is verified against. By default any is accepted."
+        "https: file with the CA certificates that verify the server's. By default any is accepted."
     )
     cert: Annotated[Any, file_of("cert"), WithJsonSchema(FILE_SCHEMA)] = _absent(
         "https: file with the certificate of the client."
@@ -271,14 +271,14 @@ class CheckTable(TableModel):
         "https: file with the key of `cert`, if it is not in the same file."
     )
     sni: Annotated[Any, PlainValidator(_text("sni", check_host, "a name", _HOST_HINT)), _HOST] = _absent(
-        "https: the name that is asked for, and verified where `ca` is given. By default `host`."
+        "https: the server name to send, and to verify if `ca` is given. By default `host`."
     )
     name: Annotated[Any, PlainValidator(_text("name", _name, "a DNS name", _HOST_HINT)), _HOST] = _absent(
-        "dns: the name that is asked for."
+        "dns: the name to query."
     )
     type: Annotated[
         Any, PlainValidator(values.choice(RecordType, "type")), WithJsonSchema(_words(RecordType))
-    ] = _absent("dns: the type of the records that are asked for. By default A.")
+    ] = _absent("dns: the type of the records to query. By default A.")
     send: Annotated[Any, PlainValidator(_bytes("send")), WithJsonSchema(_lines(2 * MAX_TEXT + 4))] = _absent(
         'udp: what is sent, a text or bytes like "hex:0d0a". By default an empty datagram.'
     )
@@ -313,12 +313,12 @@ class CheckTable(TableModel):
         WithJsonSchema({**_NUMBER, "maximum": MAX_COUNT}),
     ] = _absent("Checks in a row that must fail before an endpoint is taken out. By default 3.")
     hold: Annotated[Any, PlainValidator(_time("hold")), _TIME] = _absent(
-        "The least time that an endpoint stays out once it failed. It doubles while the endpoint flaps."
+        "The minimum time that a failed endpoint stays out. It doubles while the endpoint flaps."
     )
     initial: Annotated[
         Any, PlainValidator(values.choice(Initial, "initial")), WithJsonSchema(_words(Initial))
     ] = _absent(
-        "What an endpoint that was never checked is taken for. down (default): it serves after its first "
+        "How an endpoint that was never checked is treated. down (default): it serves after its first "
         "pass, or at once if the service would be empty. up: it serves at once."
     )
 
@@ -334,7 +334,7 @@ class HealthTable(TableModel):
         "are balanced as if nothing had been checked. reject: they are refused.",
     )
     max_down: Annotated[Any, PlainValidator(_percent), WithJsonSchema(_texts(PERCENT_PATTERN))] = _absent(
-        'The part of the endpoints that checks take out at most, like "50%". By default all.'
+        'The largest part of the endpoints that checks take out, like "50%". By default all.'
     )
     on_down: Annotated[
         Any, PlainValidator(values.choice(OnDown, "on-down")), WithJsonSchema(_words(OnDown))
@@ -347,7 +347,7 @@ class HealthTable(TableModel):
         "Time in which an endpoint that returns gets its share, step by step. By default at once."
     )
     notify: Annotated[Any, PlainValidator(_argv("notify")), WithJsonSchema(_ARGV)] = _absent(
-        "A program that is run on each change, with its arguments, by the rules of a check of kind exec."
+        "A program to run on each change, with its arguments, under the same rules as a check of kind exec."
     )
     notify_user: Annotated[Any, _user("notify-user"), WithJsonSchema(_lines(32))] = Field(
         default=DEFAULT_POLICY.notify_user, description="The user who runs `notify`; never root."

@@ -26,7 +26,7 @@ def _source(value: object) -> str:
 def _name(value: object) -> str:
     if isinstance(value, str) and value:
         return value
-    raise InvalidValue(f"name {show(value)} is not a text", "write what the source is asked for")
+    raise InvalidValue(f"name {show(value)} is not a string", "write what to ask the source for")
 
 
 def _max(value: object) -> int:
@@ -41,14 +41,14 @@ class DiscoverTable(TableModel):
     """Where endpoints of a service come from, instead of or beside `endpoints`."""
 
     source: Annotated[Any, PlainValidator(_source), WithJsonSchema(_NAME)] = Field(
-        description=f"Who is asked: {_SOURCES}. The agent asks; commands use its last good answer."
+        description=f"The kind of source: {_SOURCES}. The agent asks it; commands use its last good answer."
     )
     name: Annotated[
         Any,
         PlainValidator(_name),
         WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 255}),
     ] = Field(
-        description='What it is asked for. dns: "_http._tcp.api.example.internal" for SRV records, '
+        description='What to ask it for. dns: "_http._tcp.api.example.internal" for SRV records, '
         '"api.example.internal:8080" for addresses. etcd: a prefix of keys. file: the path of a JSON file as '
         'Prometheus reads it. systemd: "app@*.service", whose instances are ports of this host. docker: '
         'a label of containers, like "lbctl.service=api". consul: the name of a service. kubernetes: a '
@@ -60,25 +60,25 @@ class DiscoverTable(TableModel):
         WithJsonSchema({"type": "string", "enum": [str(each) for each in WeightOwner]}),
     ] = Field(
         default=WeightOwner.FILE,
-        description="Who owns the weight. file: an endpoint that only the source has gets 1. source: its "
-        "weight counts, for endpoints of the file too.",
+        description="Whose weight is used. file: an endpoint that only the source has gets 1. source: its "
+        "weight, for endpoints of the file too.",
     )
     within: list[Annotated[Any, PlainValidator(values.network_of("within")), WithJsonSchema(_NETWORK)]] = (
         Field(
             default=ABSENT,
             min_length=1,
             description="Networks that discovered addresses lie in. By default any but loopback, link-local "
-            "and multicast ones. An answer beyond is wrong: the last good one is kept. Listeners of this "
-            "file are never endpoints.",
+            "and multicast ones. An answer with an endpoint elsewhere is rejected: the last good one is "
+            "kept. Listeners of this file are never endpoints.",
             json_schema_extra=no_default,
         )
     )
     max: Annotated[
         Any, PlainValidator(_max), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MOST})
-    ] = Field(default=DEFAULT_MAX, description="A larger answer is wrong: the last good one is kept.")
+    ] = Field(default=DEFAULT_MAX, description="A larger answer is rejected: the last good one is kept.")
     allow_empty: bool = Field(
         default=False,
-        description="Whether an answer without endpoints can be right. If so, it counts once it was given "
+        description="Whether an answer without endpoints can be valid. If so, it is used once it was given "
         "three times in a row.",
     )
 

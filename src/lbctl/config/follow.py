@@ -92,7 +92,7 @@ class FollowTable(TableModel):
     signed_by: Annotated[Any, file_of("signed-by"), WithJsonSchema(FILE_SCHEMA)] = Field(
         default=ABSENT,
         description="File of allowed signers, as ssh-keygen(1) describes it: what none of them signed is "
-        "refused. By default signatures are not asked for.",
+        "refused. By default signatures are not required.",
         json_schema_extra=no_default,
     )
 

@@ -128,7 +128,7 @@ def _report_overlap(one: NumberedListener, other: NumberedListener, report: Prob
         hint = (
             "write it once"
             if draft is first
-            else "one listener leads to one service: join them, or change one"
+            else "a listener belongs to one service: join them, or change one"
         )
     else:
         message = f"listener {listener} overlaps {met} of {whose} {where}"
@@ -138,6 +138,6 @@ def _report_overlap(one: NumberedListener, other: NumberedListener, report: Prob
             f"{wide} is every address of this host, {narrow.address} too: give addresses to both, keep one, "
             f'or write `exclude = ["{narrow.address}"]` in the service of {wide}'
             if wide.address != narrow.address
-            else "each port of an address leads to one service: change the ends of a range"
+            else "each port of an address belongs to one service: change the ends of a range"
         )
     report.about(draft, draft.listener_place(count), f"{message}", hint)

@@ -234,5 +234,5 @@ def _build(drafts: Iterable[ServiceDraft], report: ProblemReport) -> list[Servic
                 )
             )
         except ValueError as error:  # a rule of the model that has no check of its own here
-            report.about(draft, draft.at(), str(error), "see the documentation of the file")
+            report.about(draft, draft.at(), str(error), "see lbctl.toml(5)")
     return services

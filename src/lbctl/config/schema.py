@@ -167,7 +167,7 @@ class ServiceTable(TableModel):
     ] = Field(
         description='Where the service is reached: "80/tcp" on any address of this host, '
         '"192.0.2.10:443/tcp" or "[2001:db8::10]:53/udp" on one; a list for several. tcp, udp or sctp. '
-        '"20000-50000/udp" is a range of ports: listeners with a single port win over it.'
+        '"20000-50000/udp" is a range of ports: listeners with a single port have precedence over it.'
     )
     endpoints: list[EndpointEntry] = Field(
         default=_EMPTY,

@@ -273,7 +273,7 @@ def interface(value: object) -> str:
     """Return the name of a network interface, or with a `*` at its end the beginning of some."""
     what = f"interface {show(value)}"
     if not isinstance(value, str):
-        raise InvalidValue(f"{what} is not a text", _INTERFACE_HINT)
+        raise InvalidValue(f"{what} is not a string", _INTERFACE_HINT)
     if value == "lo":
         raise InvalidValue(
             f"{what}: connections made on this host arrive on no interface",
@@ -302,7 +302,7 @@ def mac(value: object) -> str:
     """Return a MAC address in the kernel's spelling."""
     hint = 'for example "52:54:00:12:34:56"'
     if not isinstance(value, str):
-        raise InvalidValue(f"mac {show(value)} is not a text", hint)
+        raise InvalidValue(f"mac {show(value)} is not a string", hint)
     try:
         return check_mac(value.lower().replace("-", ":"))
     except ValueError:
@@ -319,7 +319,7 @@ def network(value: object, *, key: str) -> Network:
     what = f"{key}: {show(value)}"
     hint = 'write a network like "198.51.100.0/24" or an address like "2001:db8::7"'
     if not isinstance(value, str):
-        raise InvalidValue(f"{what} is not a text", hint)
+        raise InvalidValue(f"{what} is not a string", hint)
     found = re.fullmatch(NETWORK_PATTERN, value)
     if not found:
         if "%" in value:
@@ -474,7 +474,7 @@ def _explain_listener(value: object) -> NoReturn:
     what = f"listener {show(value)}"
     if not isinstance(value, str):
         port = f'write "{value}/tcp"' if type(value) is int and 1 <= value <= 65535 else _LISTEN_HINT
-        raise InvalidValue(f"{what} is not a text", port)
+        raise InvalidValue(f"{what} is not a string", port)
     _refuse_odd_text(value, what, _LISTEN_HINT)
     place, slash, protocol = value.rpartition("/")
     if value in _PROTOCOLS:
@@ -513,7 +513,7 @@ def _explain_endpoint(value: object) -> NoReturn:
     if type(value) is int:
         raise InvalidValue(f"{what}: a port is between 1 and 65535", "use a port from 1 to 65535")
     if not isinstance(value, str):
-        raise InvalidValue(f"{what} is not a text", _ENDPOINT_HINT)
+        raise InvalidValue(f"{what} is not a string", _ENDPOINT_HINT)
     _refuse_odd_text(value, what, _ENDPOINT_HINT)
     place, slash, protocol = value.rpartition("/")
     if slash and protocol in _PROTOCOLS:

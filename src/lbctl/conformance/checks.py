@@ -165,7 +165,7 @@ def _random(site: Site) -> None:
     answers = site.ask(count=count)
     expect_about(answers, {to: float(share * count) for to, share in asked.by_weight(Family.IPV4).items()})
     if answers[:60] == answers[60:120]:
-        raise Failed("the same sequence again: that is no dice")
+        raise Failed("the same sequence again: that is not random")
 
 
 def expect_about(answers: Sequence[str], wanted: Mapping[str, float], most: float = CHI_SQUARE) -> None:

@@ -20,7 +20,7 @@ class ConfigProblemDocument(TypedDict):
 
 
 class CheckDocument(TypedDict):
-    """What `check` found. `notes` are sentences about what is valid and rarely meant."""
+    """What `check` found. `notes` are sentences about what is valid but rarely intended."""
 
     valid: bool
     services: list[str]

@@ -25,14 +25,14 @@ class ProblemDocument(TypedDict):
 
 
 class NotExaminedDocument(TypedDict):
-    """What was not looked at, and why."""
+    """What was not checked, and why."""
 
     what: str
     reason: str
 
 
 class DiagnosisDocument(TypedDict):
-    """All problems, errors first; `backend` is null if none is usable, `services` without a file."""
+    """All problems, errors first. `backend` is null if none is usable, `services` without an intent file."""
 
     backend: str | None
     driver: str | None

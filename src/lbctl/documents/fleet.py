@@ -59,7 +59,7 @@ class ServiceHealthDocument(TypedDict):
 class HostDocument(TypedDict):
     """A host. `state` is `silent` if its agent no longer reports: then all else is null or empty.
 
-    Else it is the first that holds of `refused`, `diverged` (another intent was applied on it),
+    Else it is the first that applies of `refused`, `diverged` (another intent was applied on it),
     `out-of-sync`, `behind`, `problem`, `canary`, `in-sync`. `tables` has digests of the tables that have to
     be equal on all hosts.
     """
@@ -78,8 +78,8 @@ class HostDocument(TypedDict):
 class HostsDocument(TypedDict):
     """The hosts that follow a published intent.
 
-    `quorum` is false if one member of etcd answered that is cut off from the others: what it knows may be
-    old. `uneven` are services whose tables differ between hosts.
+    `quorum` is false if the answer is that of a member of etcd without quorum, which may be outdated.
+    `uneven` are services whose tables differ between hosts.
     """
 
     name: str

@@ -42,7 +42,7 @@ class MigratedShareDocument(BeforeAfterDocument):
 
 
 class MigratedServiceDocument(SelectorDocument):
-    """A service on both sides; `verdict` says in words how they relate."""
+    """A service on both sides; `verdict` says how they relate."""
 
     name: str | None
     verdict: str | None

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class OverrideDocument(TypedDict):
-    """What an operator decided about an endpoint by command, beside the intent file.
+    """What an operator decided about an endpoint by command, apart from the intent file.
 
     `weight` is null if only the file sets it; `since` is in UTC; `unused` is true if the intent does not have
     the endpoint.

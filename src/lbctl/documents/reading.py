@@ -20,7 +20,7 @@ class ShareDocument(TypedDict):
 
 
 class AffinityDocument(TypedDict):
-    """How clients keep their endpoint; `seconds` is null if they do without an end."""
+    """How clients keep their endpoint; `seconds` is null for no time limit."""
 
     kind: str
     by: str
@@ -51,7 +51,7 @@ class ServiceDocument(TypedDict):
 
 
 class FindingDocument(TypedDict):
-    """Something that is wrong with rules, and the rules as they should be if they can be corrected."""
+    """A problem of rules, and corrected rules if there are any."""
 
     code: str
     severity: str
@@ -71,7 +71,7 @@ class UnsupportedDocument(TypedDict):
 
 
 class ReadingDocument(TypedDict):
-    """What rules do."""
+    """The services that rules balance, with their shares, and the findings."""
 
     format: str
     accept: bool

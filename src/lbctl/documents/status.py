@@ -34,7 +34,7 @@ class CountedDocument(TypedDict):
     """Shares and counters.
 
     Shares are null if families disagree, `actual` of a family also before its first connection; `established`
-    is null if the host has no `conntrack` command.
+    is null if connections cannot be counted.
     """
 
     wanted: str | None
@@ -49,7 +49,7 @@ class CountedDocument(TypedDict):
 class HealthDocument(TypedDict):
     """What checks found: `state` is `up`, `down` or `unknown`, `result` the last result, `since` in UTC.
 
-    Of families that disagree, the one that is worse off. `old` is true if no agent runs any more.
+    If families disagree, the worse one. `old` is true if no agent runs any more.
     """
 
     state: str
@@ -141,10 +141,10 @@ class SourceDocument(TypedDict):
 class AgentSummaryDocument(TypedDict):
     """The agent at one moment; times are ISO 8601 in UTC.
 
-    `ready` is true if the rules are in place and followed; `problems` has what is wrong, and what is wrong
-    only beside that, e.g. with the intent file. `notice` is what is no problem, but should be known: that the
-    intent file differs from what is followed. `failing` of `checked` endpoints, counted for each service and
-    address family, fail their checks.
+    `ready` is true if the rules are in place and followed; `problems` lists what is wrong, also outside of
+    the rules, e.g. in the intent file. `notice` is information: that the intent file differs from the intent
+    that is followed. `failing` of `checked` endpoints, counted for each service and address family, fail
+    their checks.
     """
 
     version: str
@@ -193,7 +193,7 @@ class RulesDocument(UnsettledDocument):
 
 
 class StatusDocument(RulesDocument):
-    """What `status` prints. `agent` is what a running agent says of itself; null if none answers."""
+    """What `status` prints. `agent` is what a running agent reports about itself; null if none answers."""
 
     agent: AgentSummaryDocument | None
 

@@ -98,6 +98,6 @@ class Prober:
             case ExecProbe() as probe:
                 return await self._programs.check(target, probe)
             case TcpProbe():
-                raise ValueError("a TCP check is no task")
+                raise ValueError("a TCP check is not a task")
             case other:
                 assert_never(other)

@@ -42,7 +42,7 @@ def secret(path: str, *, shared: bool = False, longest: int = _LONGEST) -> str:
     try:
         text = files.read(path, longest, private=not shared).decode().removesuffix("\n")
     except UnicodeDecodeError as error:
-        raise SourceFailed(f"{path} is not a text") from error
+        raise SourceFailed(f"{path} is not a text file") from error
     if not text:
         raise SourceFailed(f"{path} is empty")
     return text

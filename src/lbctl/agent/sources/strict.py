@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 #: Values of a document: 4096 endpoints as Consul describes them, twice.
 _VALUES = 1 << 19
-_KINDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number", bool: "true or false"}
+_KINDS = {dict: "an object", list: "a list", str: "a string", int: "a whole number", bool: "true or false"}
 
 
 def document(data: bytes, what: str = "the answer") -> Any:

@@ -264,4 +264,4 @@ def end_flows(session: Session, plan: Plan) -> list[str]:
     if not tracked or forget_flows(session.host, tracked):
         return []
     flows = ", ".join(map(str, tracked))
-    return [f"Connections stay where they were, since there is no conntrack here: {flows}"]
+    return [f"UDP flows keep their removed endpoints, since the command conntrack is missing: {flows}"]

@@ -34,12 +34,14 @@ def source_problems(host: Host, intent: Intent) -> Iterator[Problem]:
             )
         elif not live:
             known = answers.get(name)
-            count = 0 if known is None else len(known.endpoints)
+            answer = (
+                f"last good answer: {len(known.endpoints)} endpoints" if known else "no good answer so far"
+            )
             yield Problem(
                 code="source-unasked",
                 severity=Severity.WARNING,
                 message="no agent runs: the answers of its source are not applied",
-                evidence=f"{discovery}: {count} endpoints by its last good answer",
+                evidence=f"{discovery}: {answer}",
                 fix="start lbctl agent, e.g. as lbctl-agent.service",
                 service=name,
             )

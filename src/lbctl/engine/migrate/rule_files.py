@@ -362,7 +362,7 @@ _LISTED = (
     "`lbctl import --from iptables-legacy` (or iptables-nft) on that host"
 )
 _IPVS = (
-    "services of IPVS, which are no packet filter rules: write each with "
+    "services of IPVS, which are not packet filter rules: write each with "
     "`lbctl init --listen ADDRESS:PORT/tcp --to REAL-SERVER:PORT,…`"
 )
 

@@ -80,7 +80,7 @@ _REFUSALS: Mapping[int | None, tuple[type[LbctlError], str]] = {
     69: (Unreachable, "install it there"),
     73: (ApplyFailed, "make room there, and have that file system be writable"),
     77: (Unreachable, "log in as root, or let the user run sh by sudo without a password"),
-    78: (PermissionDenied, "have root own it, and nobody else be able to write to it"),
+    78: (PermissionDenied, "make root its owner, and let no other user write to it"),
 }
 
 
