@@ -157,11 +157,13 @@ def test_the_rpm_is_installed_upgraded_and_removed(booted, provide, packages):
 
 def test_a_damaged_installation_can_be_repaired_and_removed(system, provide, packages):
     deb, rpm = provide(packages.new, "*.deb"), provide(packages.new, "*.rpm")
-    for damage in ("/usr/lib/lbctl", "/usr/lib/lbctl/bin", "/usr/lib/lbctl/lib"):
-        for step in ("--install", "--remove"):
-            system.run("dpkg", "--install", deb)
-            system.run("rm", "-r", damage)
-            system.run("dpkg", step, *([deb] if step == "--install" else ["lbctl"]))
+    for damage, step in (
+        ("/usr/lib/lbctl", ("--install", deb)),
+        ("/usr/lib/lbctl/bin", ("--remove", "lbctl")),
+    ):
+        system.run("dpkg", "--install", deb)
+        system.run("rm", "-r", damage)
+        system.run("dpkg", *step)
     system.run("dpkg", "--install", deb)
     assert system.run("lbctl", "--version") == f"lbctl {_version(packages.new)}\n"
     system.run("dpkg", "--purge", "lbctl")
