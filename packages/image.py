@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -29,9 +30,25 @@ def build(output: Path) -> Path:
                 f"--build-arg=DEB={debs[-1].name}",
                 f"--timestamp={os.environ['SOURCE_DATE_EPOCH']}",
                 # The name that it has once it is loaded.
-                *("--tag", f"oci-archive:{file}:lbctl-agent:latest"),
+                *("--tag", f"oci:{folder}/image:lbctl-agent:latest"),
                 *("--file", HERE / "Containerfile", output),
             ],
             check=True,
         )
+        archive(Path(folder, "image"), file)
     return file
+
+
+def archive(folder: Path, file: Path) -> None:
+    """Write an archive of an image's folder: buildah's own has the times of its files."""
+    with tarfile.open(file, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for path in sorted(folder.rglob("*")):
+            tar.add(path, path.relative_to(folder), recursive=False, filter=_settled)
+
+
+def _settled(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = "root"
+    entry.mode = 0o755 if entry.isdir() else 0o644
+    entry.mtime = int(os.environ["SOURCE_DATE_EPOCH"])
+    return entry

@@ -65,7 +65,9 @@ def build(kind: str, site: Path, source: Path, output: Path) -> Path:
         configuration.write_text(text, encoding="utf-8")
         file = output / f"lbctl_{version}-1_{architecture}.{kind}"
         nfpm = (Path(sys.executable).with_name("nfpm"), "package", "--config", configuration)
-        done = subprocess.run([*nfpm, "--packager", kind, "--target", file], capture_output=True, text=True)
+        words = (*nfpm, "--packager", kind, "--target", file.resolve())
+        # From there, since nfpm 2.48 looks for the target of a link from where it runs, and takes its mode.
+        done = subprocess.run(words, cwd=folder, capture_output=True, text=True)
         if done.returncode:
             sys.exit(f"{done.stdout}{done.stderr}")
     return file

@@ -40,11 +40,11 @@ class Packages:
 
 @pytest.fixture(scope="session")
 def packages(tmp_path_factory) -> Packages:
-    """Built from the last commit, in different folders, by the builder as it is."""
+    """Built from the last commit by the builder as it is: in different folders, and not to differ by them."""
     folder = tmp_path_factory.mktemp("packages")
     made = Packages(**{name: folder / name for name in ("old", "new", "again", "newer")})
     build(tree(folder / "new-tree", "HEAD"), made.new)
-    build(tree(folder / "same-tree", "HEAD"), made.again)
+    build(tree(folder / "the same tree", "HEAD"), made.again, cwd=folder, umask=0o077)
     build(tree(folder / "old-tree", _OLD), made.old, "deb")
     later = tree(folder / "newer-tree", "HEAD")
     version = later / "src" / "lbctl" / "version.py"
@@ -53,10 +53,10 @@ def packages(tmp_path_factory) -> Packages:
     return made
 
 
-def build(source: Path, output: Path, *kinds: str) -> None:
-    """Have `python packages` build a tree."""
+def build(source: Path, output: Path, *kinds: str, cwd: Path | None = None, umask: int = -1) -> None:
+    """Have `python packages` build a tree; `umask` -1 is that of this process."""
     argv = [sys.executable, REPOSITORY / "packages", "--source", source, "--output", output, *kinds]
-    done = subprocess.run(argv, capture_output=True, text=True)
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=cwd, umask=umask)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

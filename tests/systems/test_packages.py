@@ -155,6 +155,39 @@ def test_the_rpm_is_installed_upgraded_and_removed(booted, provide, packages):
     assert set(_files(booted.path)) == files
 
 
+def test_a_damaged_installation_can_be_repaired_and_removed(system, provide, packages):
+    deb, rpm = provide(packages.new, "*.deb"), provide(packages.new, "*.rpm")
+    for damage, step in (
+        ("/usr/lib/lbctl", ("--install", deb)),
+        ("/usr/lib/lbctl/bin", ("--remove", "lbctl")),
+    ):
+        system.run("dpkg", "--install", deb)
+        system.run("rm", "-r", damage)
+        system.run("dpkg", *step)
+    system.run("dpkg", "--install", deb)
+    assert system.run("lbctl", "--version") == f"lbctl {_version(packages.new)}\n"
+    system.run("dpkg", "--purge", "lbctl")
+    system.run("rpm", "--install", "--nodeps", rpm)
+    system.run("rm", "-r", "/usr/lib/lbctl/lib")
+    system.run("rpm", "--erase", "lbctl")
+    assert not system.file("/usr/lib/lbctl").exists()
+
+
+def test_a_link_in_place_of_the_configuration_stays(system, provide, packages):
+    deb, kept = provide(packages.new, "*.deb"), system.file("/srv/kept")
+    system.run("dpkg", "--install", deb)
+    assert system.file("/etc/lbctl/conf.d").is_dir()
+    system.run("dpkg", "--purge", "lbctl")
+    assert not system.file("/etc/lbctl").exists()
+    kept.mkdir()
+    (kept / "lbctl.toml").write_text(_INTENT, encoding="utf-8")
+    system.file("/etc/lbctl").symlink_to("/srv/kept")
+    for step in (("--install", deb), ("--install", deb), ("--remove", "lbctl"), ("--purge", "lbctl")):
+        system.run("dpkg", *step)
+        assert system.file("/etc/lbctl").is_symlink(), step
+    assert (kept / "lbctl.toml").read_text(encoding="utf-8") == _INTENT
+
+
 def test_the_single_file_runs_and_reverts_a_trial(booted, network, provide, packages):
     """The process that reverts is one more Python, which must find lbctl too."""
     program = provide(packages.new, "lbctl.pyz")

@@ -1,13 +1,19 @@
 """The table [hosts], and what --host makes of it."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import typer
 
+from lbctl.cli import many
 from lbctl.cli.intents import read_intent, reading_once
 from lbctl.cli.many import destinations
 from lbctl.config import dump, loads
 from lbctl.errors import IntentError, WrongUsage
+from lbctl.host.remote import Destination
 
 INTENT = """schema = 1
 
@@ -71,3 +77,23 @@ def test_a_command_uses_what_was_read_for_its_hosts_once(tmp_path: Path) -> None
     destinations(["lb2"], path)
     path.write_text(INTENT, encoding="utf-8")
     assert [s.name for s in read_intent(path).services] == ["web"]
+
+
+@pytest.mark.parametrize(
+    ("ended", "code", "begun"), [(-signal.SIGKILL, 6, 2), (-signal.SIGINT, 130, 1), (130, 130, 1), (5, 5, 2)]
+)
+def test_a_command_that_was_killed_left_an_unknown_state(
+    monkeypatch: pytest.MonkeyPatch, ended: int, code: int, begun: int
+) -> None:
+    ran: list[str] = []
+
+    def run(argv: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        ran.append(argv[-1])
+        return subprocess.CompletedProcess(argv, ended)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(sys, "argv", ["lbctl", "plan", "--keep-going", "--host=one", "--host=two"])
+    hosts = {name: Destination.of(name) for name in ("one", "two")}
+    with pytest.raises(typer.Exit) as caught:
+        many.on_each(hosts, parallel=1, keep_going=True)
+    assert (caught.value.exit_code, ran) == (code, ["--host=one", "--host=two"][:begun])

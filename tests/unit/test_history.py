@@ -268,6 +268,20 @@ def test_a_damaged_state_is_not_believed(damage: Any) -> None:
         desk.rollback()
 
 
+def test_a_state_that_cannot_be_read_is_not_recommended() -> None:
+    desk = Desk()
+    desk.apply(over(1))
+    desk.apply(over(1, 2))
+    desk.host.shelf["lbctl.000003"] = desk.host.shelf["lbctl.000002"].replace('version": 1', 'version": 9')
+    with pytest.raises(ApplyFailed, match="the record of number 3 is damaged, or of another lbctl") as caught:
+        desk.rollback()
+    assert "--to 2 returns" in str(caught.value.hint)
+    desk.apply(over(1, 2, 3))
+    with pytest.raises(ApplyFailed, match="the state before number 4 is not on record") as caught:
+        desk.rollback()
+    assert "--to 2 returns" in str(caught.value.hint)
+
+
 def test_old_states_go() -> None:
     desk = Desk()
     for port in range(1, history.KEPT + 3):

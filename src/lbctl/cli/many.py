@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _OWN = {"--host": 1, "--parallel": 1, "--keep-going": 0}
 #: 128 and the number of SIGINT, as a shell has it.
 _INTERRUPTED = 130
+_UNKNOWN = 6
 _MEANINGS = {
     0: "done",
     1: "differences",
@@ -32,7 +34,7 @@ _MEANINGS = {
     3: "no usable backend, or no connection",
     4: "no permission",
     5: "failed, unchanged",
-    6: "failed, state unknown",
+    _UNKNOWN: "failed, state unknown",
     7: "stale or locked",
     8: "reverted",
     70: "bug",
@@ -174,7 +176,10 @@ def _run(host: str, words: Sequence[str], *, captured: bool) -> HostOutcome:
 
 
 def _code(code: int) -> int:
-    return code if code >= 0 else _INTERRUPTED
+    """Return the exit code for how a process ended: what one that was killed had changed is unknown."""
+    if code >= 0:
+        return code
+    return _INTERRUPTED if -code == signal.SIGINT else _UNKNOWN
 
 
 def _show(outcome: HostOutcome) -> None:

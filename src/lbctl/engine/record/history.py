@@ -136,24 +136,29 @@ def latest(host: Host, owner: str) -> int | None:
 
 def restorable(host: Host, owner: str) -> HistoryEntry:
     """Return the state before the last apply; raises `ApplyFailed` where none is on record."""
-    last = last_of(host, owner)
-    if last is None:
+    newest = latest(host, owner)
+    if newest is None:
         raise ApplyFailed(f'nothing to roll back to: the history of owner "{owner}" is empty')
-    target = before(host, last)
+    last = _read(host, owner, newest)
+    target = before(host, last) if last is not None else None
     if target is None:
-        what = (
-            f"number {last.number} is the host before the first apply"
-            if last.is_start
-            else f"the state before number {last.number} is not on record"
-        )
-        others = [number for number in _numbers(host, owner) if number != last.number]
+        others = [entry.number for entry in entries(host, owner) if entry.number != newest]
         raise ApplyFailed(
-            f"nothing to roll back to: {what}",
+            f"nothing to roll back to: {_gap(last, newest)}",
             hint=f"lbctl rollback --to {others[-1]} returns to another state that lbctl history lists"
             if others
             else None,
         )
     return target
+
+
+def _gap(last: HistoryEntry | None, number: int) -> str:
+    """Return why nothing is known of the state before the one with the last number."""
+    if last is None:
+        return f"the record of number {number} is damaged, or of another lbctl"
+    if last.is_start:
+        return f"number {number} is the host before the first apply"
+    return f"the state before number {number} is not on record"
 
 
 def state(host: Host, owner: str, number: int) -> HistoryEntry:
