@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, strategies as st
@@ -17,6 +21,9 @@ from lbctl.config import loads
 from lbctl.errors import ApplyFailed
 from lbctl.host.fake import FakeHost
 from lbctl.model import Facts, Family, Intent, Override, effective
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 V4 = Family.IPV4
 PLACES = [f"10.0.0.{number}:80" for number in (1, 2, 3)]
@@ -244,6 +251,36 @@ def test_a_line_that_a_crash_cut_off_is_taken_off() -> None:
     again = Course(course.host)
     again.write()
     assert again.replayed() == course.shares
+
+
+def test_what_waits_for_the_thread_is_written_though_the_agent_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "_GATHER", 0.0)
+    course, free = Course(), threading.Event()
+
+    async def story() -> None:
+        asked = asyncio.Event()
+        thread = ThreadPoolExecutor(1)
+
+        async def in_thread(work: Callable[[], object]) -> None:
+            asked.set()
+            await asyncio.get_running_loop().run_in_executor(thread, work)
+
+        writing = asyncio.create_task(course.recorder.run(in_thread, lambda _: None))
+        await asked.wait()
+        asked.clear()
+        thread.submit(free.wait)
+        for _ in range(3):
+            course.check(0, Ending.FAILED)
+        await asked.wait()
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+        free.set()
+        thread.shutdown(wait=True)
+
+    asyncio.run(story())
+    assert course.replayed() == course.shares
+    assert len(course.shares) == 2
 
 
 def test_lines_that_nobody_writes_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:

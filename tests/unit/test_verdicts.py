@@ -97,7 +97,9 @@ def test_an_endpoint_that_is_new_to_a_running_agent_waits_for_its_first_pass() -
     up: Verdicts = {("e1", V4): UP, ("e2", V4): DOWN}
     assert serving(service(), up) == "e1"
     assert serving(service(), up, live=False) == "e1 e3"
-    # Where no endpoint is up, or the check says so, it serves at once.
+    # One that takes connections and is not checked yet is as good as one that is up.
+    assert serving(service(), {("e1", V4): Verdict(health=Health.UNKNOWN, since=WALL)}) == "e1"
+    # Where no endpoint serves, or the check says so, it serves at once.
     assert serving(service(), {("e2", V4): DOWN}) == "e1 e3"
     assert serving(service(check=Check(probe=TcpProbe(), initial=Initial.UP)), up) == "e1 e3"
     found = effective(Intent(services=(service(),)), Facts(verdicts={"web": up}, live=True))

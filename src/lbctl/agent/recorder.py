@@ -83,7 +83,8 @@ class Recorder:
             await asyncio.sleep(gather)
             gather = _GATHER
             try:
-                await in_thread(self.pending())
+                # Lines that were taken are written, even if the agent ends while others use the thread.
+                await asyncio.shield(in_thread(self.pending()))
             except LbctlError as error:
                 report(f"events are not recorded: {error.message}")
             else:

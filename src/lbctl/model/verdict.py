@@ -72,6 +72,11 @@ class Verdict:
             raise ValueError(f"{self.count} results in a row")
 
     @property
+    def serves(self) -> bool:
+        """True for an endpoint that takes connections as far as checks are asked."""
+        return self.health is Health.UP or (self.health is Health.UNKNOWN and self.serving)
+
+    @property
     def waits(self) -> bool:
         """True for a new endpoint that has not passed yet."""
         return self.health is Health.UNKNOWN and not self.serving
@@ -158,7 +163,7 @@ def _is_of(verdict: Verdict | None, endpoint: Endpoint) -> bool:
 def awaited(service: Service, verdicts: Verdicts) -> Verdicts:
     """Return verdicts with one for each endpoint that is new to who checks: it waits for its first pass.
 
-    Where no endpoint of a family is up, or the check says so, a new one serves at once.
+    Where no endpoint of a family takes connections, or the check says so, a new one serves at once.
     """
     check = service.check
     if check is None or check.initial is Initial.UP or not verdicts:
@@ -166,7 +171,7 @@ def awaited(service: Service, verdicts: Verdicts) -> Verdicts:
     new: dict[tuple[str, Family], Verdict] = {}
     for family in service.families:
         able = [e.name for e in service.endpoints if e.serves(family)]
-        since = [v.since for name in able if (v := verdicts.get((name, family))) and v.health is Health.UP]
+        since = [v.since for name in able if (v := verdicts.get((name, family))) and v.serves]
         if since:
             waits = Verdict(health=Health.UNKNOWN, since=max(since), serving=False)
             new |= {(name, family): waits for name in able if (name, family) not in verdicts}
