@@ -62,10 +62,12 @@ class IptLine:
     #: True for a line of iptables-restore; else the tool as a script calls it, such as `iptables-legacy`.
     restored: bool = False
     tool: str | None = None
-    #: For a problem: the finding's code, and what is wrong; True if a rule was lost with it.
+    #: For a problem: the finding's code, and what is wrong; whether a rule was lost with it, and whether it is
+    #: a command that makes no rules.
     code: str = ""
     message: str = ""
     lost: bool = False
+    harmless: bool = False
 
 
 def read(text: str) -> Iterator[IptLine]:
@@ -197,7 +199,8 @@ class _Lines:
                 message = f"`{command.missing}` is not set anywhere"
                 yield self._problem("unexpanded-variable", number, message, text, lost=True)
             elif base in HARMLESS:
-                yield self._problem("shell-construct", number, f"`{base}` is not a rule", text)
+                message = f"`{base}` is not a rule"
+                yield self._problem("shell-construct", number, message, text, harmless=True)
             elif "iptables" in text:
                 yield self._problem("shell-construct", number, "iptables, but not as a plain command", text)
             else:
@@ -241,9 +244,18 @@ class _Lines:
     def _trouble(self, found: Trouble) -> IptLine:
         return self._problem(found.code, found.line, found.message, found.text, lost=found.lost)
 
-    def _problem(self, code: str, number: int, message: str, text: str, *, lost: bool = False) -> IptLine:
+    def _problem(
+        self, code: str, number: int, message: str, text: str, *, lost: bool = False, harmless: bool = False
+    ) -> IptLine:
         return IptLine(
-            LineKind.PROBLEM, number, text, code=code, message=message, lost=lost, program=self._program
+            LineKind.PROBLEM,
+            number,
+            text,
+            code=code,
+            message=message,
+            lost=lost,
+            harmless=harmless,
+            program=self._program,
         )
 
 

@@ -208,7 +208,7 @@ class _Commands:
         )
 
     def _problem(self, line: IptLine) -> None:
-        severity = ERROR if line.lost else INFO if "is not a rule" in line.message else None
+        severity = ERROR if line.lost else INFO if line.harmless else None
         self._log.find(line.code, line, line.message, severity=severity)
         if line.lost:
             self._log.accept = False
