@@ -62,8 +62,8 @@ class IptLine:
     #: True for a line of iptables-restore; else the tool as a script calls it, such as `iptables-legacy`.
     restored: bool = False
     tool: str | None = None
-    #: For a problem: the finding's code, and what is wrong; whether a rule was lost with it, and whether it is
-    #: a command that makes no rules.
+    #: For a problem: the finding's code, and what is wrong; whether a rule was lost with it, and whether it
+    #: is a command that makes no rules.
     code: str = ""
     message: str = ""
     lost: bool = False
