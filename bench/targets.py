@@ -221,7 +221,7 @@ def of_agent(part: dict[str, Any]) -> Iterator[Target]:
         limit=0.5,
         unit=" %",
         cause="a wake-up of a Python process that has rested takes one to several ms on such a machine; "
-        "three checks each 2 s wake it",
+        "it is woken for its checks and for a look, each 2 s",
     )
     for what, seconds, limit in (
         ("end of a local process to changed rules", part["local"], 150),
@@ -306,7 +306,7 @@ def of_startup(part: dict[str, Any]) -> Iterator[Target]:
             title=f"{command} / a trivial Typer program: CPU time",
             value=value,
             limit=startup.LIMIT,
-            cause="nearly all is the import of lbctl's own modules, half of that the code of dataclasses",
+            cause="nearly all is the import of the modules of lbctl",
         )
 
 
