@@ -104,7 +104,8 @@ SERVERS := busybox-static openssh-server openssh-sftp-server prometheus haproxy 
 SERVERS += libev4 libglib2.0-0 libjansson4 libnl-3-200 libnl-genl-3-200 libpci3 libsensors5 libsnmp40 libssh-gcrypt-4 libwrap0
 SERVERS_UNPACKED := $(VENV)/servers
 
-test-servers: $(SERVERS_UNPACKED)/.complete ## run the tests with real servers: Prometheus and others, unpacked from Debian's packages
+# One of them measures balancers beside each other.
+test-servers: $(SERVERS_UNPACKED)/.complete bench-deps ## run the tests with real servers: Prometheus and others, unpacked from Debian's packages
 	$(BIN)/python -m pip install --quiet --group servers
 	$(BIN)/pytest --override-ini=addopts= --strict-markers --import-mode=importlib tests/servers
 
