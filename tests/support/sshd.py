@@ -5,10 +5,12 @@ What is asked for over it runs in an unpacked root of another system, or in this
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +114,14 @@ ForceCommand {folder}/command
             time.sleep(0.05)
 
     def close(self) -> None:
-        """End the server."""
+        """End the server, and the sessions whose clients it has lost."""
+        number = self._process.pid
+        sessions = Path(f"/proc/{number}/task/{number}/children").read_text(encoding="ascii").split()
         self._process.terminate()
         self._process.wait(30)
+        for session in sessions:
+            with suppress(ProcessLookupError):
+                os.kill(int(session), signal.SIGTERM)
         self._log.close()
 
 
