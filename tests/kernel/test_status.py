@@ -332,8 +332,8 @@ def test_watch_leaves_the_screen_when_it_is_ended(watched: Terminal, number: sig
     assert watched.shown.count(ENTER) == watched.shown.count(LEAVE) == 1
 
 
-def test_watch_leaves_the_screen_while_it_is_stopped(watched: Terminal) -> None:
-    watched.read(lambda shown: len(screens(shown)) >= 1)
+def stop_and_continue(watched: Terminal) -> None:
+    """Stop it, continue it and end it: the screen is left while it is stopped."""
     watched.process.send_signal(signal.SIGTSTP)
     watched.read(lambda shown: LEAVE in shown)
     # What continues it before it has stopped is lost.
@@ -341,6 +341,11 @@ def test_watch_leaves_the_screen_while_it_is_stopped(watched: Terminal) -> None:
     watched.process.send_signal(signal.SIGCONT)
     watched.read(lambda shown: shown.count(ENTER) == 2)
     assert watched.end(signal.SIGINT) == 0
+
+
+def test_watch_leaves_the_screen_while_it_is_stopped(watched: Terminal) -> None:
+    watched.read(lambda shown: len(screens(shown)) >= 1)
+    stop_and_continue(watched)
     assert watched.shown.endswith(LEAVE)
 
 
@@ -350,12 +355,7 @@ def test_watch_can_be_stopped_while_it_draws(watched: Terminal) -> None:
     while watched.unread() == 0 or "woken" not in Path(f"/proc/{watched.process.pid}/wchan").read_text():
         assert time.monotonic() < until, "the terminal takes all that is written"
         time.sleep(0.05)
-    watched.process.send_signal(signal.SIGTSTP)
-    watched.read(lambda shown: LEAVE in shown)
-    os.waitid(os.P_PID, watched.process.pid, os.WSTOPPED)
-    watched.process.send_signal(signal.SIGCONT)
-    watched.read(lambda shown: shown.count(ENTER) == 2)
-    assert watched.end(signal.SIGINT) == 0
+    stop_and_continue(watched)
 
 
 @pytest.mark.parametrize("output", ["text", "json"])

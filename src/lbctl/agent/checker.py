@@ -154,15 +154,12 @@ class Checker:
         if self._intent is None:
             return 0, 0
         found = self._monitor.verdicts()
-        services = {each.name: each for each in self._intent.services}
         facts = HostFacts(host=self._host)
-        counted = [
-            verdict.health is Health.DOWN
-            for name, own in found.items()
-            if name in services
-            for (_, family), verdict in own.items()
-            if is_expected(facts, services[name], family)
-        ]
+        counted: list[bool] = []
+        for service in self._intent.services:
+            expected = {family for family in service.families if is_expected(facts, service, family)}
+            own = found.get(service.name, {})
+            counted += [v.health is Health.DOWN for (_, family), v in own.items() if family in expected]
         return len(counted), sum(counted)
 
     def documents(self, effective: Effective | None) -> list[CheckedDocument]:

@@ -103,32 +103,35 @@ class Monitor:
     def due(self, now: Moment, limit: int | None = None) -> tuple[Target, ...]:
         """Return the targets to be checked now, at most `limit`; each is marked as running until `record`."""
         found: list[Target] = []
-        while self._queue and (limit is None or len(found) < limit):
-            due, _, target = self._queue[0]
-            state = self._states.get(target)
-            if state is not None and not state.running and state.due == due:
-                early = EARLY * _interval(target.check, state) if 0 < len(found) < _TOGETHER else 0.0
-                if due > now.steady + early:
-                    break
-                state.running = True
-                state.due = now.steady
-                found.append(target)
+        while (limit is None or len(found) < limit) and (head := self._head()) is not None:
+            target, state = head
+            early = EARLY * _interval(target.check, state) if 0 < len(found) < _TOGETHER else 0.0
+            if state.due > now.steady + early:
+                break
             heapq.heappop(self._queue)
+            state.running = True
+            state.due = now.steady
+            found.append(target)
         return tuple(found)
 
     def next(self, now: Moment) -> float | None:
         """Return the steady time at which a check is due or a slow start goes on; None for never."""
+        step = self.next_step(now)
+        head = self._head()
+        if head is None:
+            return step
+        due = head[1].due
+        return due if step is None else min(due, step)
+
+    def _head(self) -> tuple[Target, TargetState] | None:
+        """Return the target that is due first, at the head of the queue; places that it had before go."""
         while self._queue:
             due, _, target = self._queue[0]
             state = self._states.get(target)
             if state is not None and not state.running and state.due == due:
-                break
+                return target, state
             heapq.heappop(self._queue)
-        step = self.next_step(now)
-        if not self._queue:
-            return step
-        due = self._queue[0][0]
-        return due if step is None else min(due, step)
+        return None
 
     def next_step(self, now: Moment) -> float | None:
         """Return the steady time at which a slow start goes on; None for never."""

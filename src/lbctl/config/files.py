@@ -29,7 +29,7 @@ def find(config: Path | None, environ: Mapping[str, str], cwd: Path, etc: Path =
     A name stands for a file, which `load_merged` reads and complains about; for standard input if it is "-";
     or for the files of a directory. In `etc` these are lbctl.toml, if it exists, and conf.d/*.toml in name
     order. Raises `NoIntentFile` if there is none, and `IntentError` for a directory without intent files and
-    for a file of `cwd` that root must not use without being told to.
+    for a file of `cwd` that root must not use unless it is named.
     """
     if found := finder(config, environ, cwd, etc)():
         return found

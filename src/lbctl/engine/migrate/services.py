@@ -189,15 +189,15 @@ def _source_nat(
     group: Sequence[AnalysedService], endpoints: Sequence[Endpoint], remarks: list[str]
 ) -> SourceNat:
     """When the client's address is replaced; the default where rules do not say, or nothing needs it."""
-    told = {each.source_nat: None for each in group if each.source_nat is not None}
-    if len(told) > 1:
-        remarks.append(f"the client's address is replaced in several ways ({', '.join(told)})")
+    given = {each.source_nat: None for each in group if each.source_nat is not None}
+    if len(given) > 1:
+        remarks.append(f"the client's address is replaced in several ways ({', '.join(given)})")
     lines = sorted({line for each in group for line in each.source_lines})
     if lines:
-        told_by = f"line{'s' if len(lines) > 1 else ''} {', '.join(map(str, lines))}"
-        remarks.append(f"the client address is replaced for some connections only ({told_by})")
+        named = f"line{'s' if len(lines) > 1 else ''} {', '.join(map(str, lines))}"
+        remarks.append(f"the client address is replaced for some connections only ({named})")
     local = not any(endpoint.address for endpoint in endpoints)
-    found = next(iter(told), SourceNat.HAIRPIN)
+    found = next(iter(given), SourceNat.HAIRPIN)
     return SourceNat.HAIRPIN if local and found is SourceNat.NEVER else found
 
 
